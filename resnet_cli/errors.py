@@ -109,12 +109,17 @@ def explain_computation(error: BaseException) -> ComputationError | None:
     return None
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text; the name of its class if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+
+
 def describe_error(error: BaseException) -> str:
     """Return an error of a user's class in one line: its text, and the line of the user's file where it came up."""
-    text = (str(error).strip().splitlines() or [""])[0].strip()
-    if not isinstance(error, RuntimeError | ValueError | TypeError):  # their text alone may be a name: KeyError: 'x'
-        text = f"{type(error).__name__}: {text}" if text else ""
-    return f"{text or type(error).__name__}{place_of(error)}"
+    text = first_line(error)
+    if str(error).strip() and not isinstance(error, RuntimeError | ValueError | TypeError):
+        text = f"{type(error).__name__}: {text}"  # the text alone may be a name: KeyError: 'x'
+    return f"{text}{place_of(error)}"
 
 
 def place_of(error: BaseException) -> str:

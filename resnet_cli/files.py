@@ -77,7 +77,7 @@ def move_file(path: Path, target: Path) -> None:
     except MachineError:
         raise
     except OSError as error:
-        raise MachineError(error.errno, f"{target}: cannot be written: {error.strerror}") from None
+        raise MachineError(error.errno, f"{target}: cannot be written: {error.strerror or error}") from None
 
 
 def encode_text(text: str) -> bytes:
@@ -156,7 +156,7 @@ def _write_to_stream(path: Path, data: bytes | Callable[[BinaryIO], object]) -> 
         with path.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(data)
     except OSError as error:
-        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror}") from None
+        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror or error}") from None
     return True
 
 

@@ -180,8 +180,10 @@ def _describe(options: argparse.Namespace) -> dict[str, Any]:
 def _describe_run(items: Sequence[str]) -> dict[str, Any] | None:
     """Return the description of the run folder among the items, if there is one."""
     runs = [item for item in items if is_run(item)]
-    facts = describe_run(runs[0]) if len(runs) == 1 else None
-    if len(runs) == 1 and facts is None and expand_home(runs[0]).exists():
+    if len(runs) != 1:
+        return None
+    facts = describe_run(runs[0])
+    if facts is None and expand_home(runs[0]).exists():
         shown = escape_control_characters(runs[0])
         print(f"note: {shown}: run.json is missing, so only the network is described", file=sys.stderr)
     return facts

@@ -126,7 +126,7 @@ def describe(annotation: Any) -> str:
 
 
 def _is_opaque(annotation: Any) -> bool:
-    """Return whether YAML has no values of an annotation, or of its mappings none but null, as for types of tensors."""
+    """Return whether no value of an annotation can be typed, or only mappings to null, as for `torch.dtype`."""
     if get_origin(annotation) in (dict, Mapping):
         inner = get_args(annotation)[1]
         return get_origin(inner) in (Union, types.UnionType) and set(get_args(inner)) == {Opaque, type(None)}

@@ -11,7 +11,7 @@ from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.values import format_value
 from resnet_cli.data.dataset import Dataset, DatasetSplit
-from resnet_cli.data.selection import parts_of, replace_parts, select
+from resnet_cli.data.selection import replace_parts, select
 from resnet_cli.errors import InputError
 from resnet_cli.seeding import seeded_generator
 
@@ -38,7 +38,7 @@ def choose_classes(
     label_of = torch.tensor([kept.index(name) if name in kept else -1 for name in names])
     left_out: list[str] = []
     splits = {}
-    for part, split in parts_of(dataset).items():
+    for part, split in dataset.splits.items():
         if not _are_classes(split.labels, len(names)):
             return dataset, frozenset()  # for `Dataset.validate` to report
         labels, is_kept = _relabelled(split.labels, label_of, len(kept))

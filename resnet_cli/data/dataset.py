@@ -93,8 +93,10 @@ class Dataset:
         return self.train.labels.ndim == 2
 
     @property
-    def _splits(self) -> dict[str, DatasetSplit]:
-        return {"train": self.train, "test": self.test} | ({} if self.val is None else {"val": self.val})
+    def splits(self) -> dict[str, DatasetSplit]:
+        """The data set's own splits by name, in the order train, val, test."""
+        found = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in found.items() if split is not None}
 
     def validate_types(self) -> None:
         """Check the types of images, labels, weights and class names, on which everything else relies.
@@ -104,7 +106,7 @@ class Dataset:
         """
         others = [each for each in self.class_names if not isinstance(each, str)]
         problems = [f"{self.name}: class names must be strings; {each!r} is {_type_name(each)}" for each in others[:1]]
-        for split_name, split in self._splits.items():
+        for split_name, split in self.splits.items():
             problems += _type_problems(f"{self.name}: {split_name} split", split)
         if not problems and (self.mean is None or self.std is None):  # these are measured on uint8 images only
             problems += self._image_type_problems()
@@ -122,7 +124,7 @@ class Dataset:
         problems = []
         if classes < 2 and current_undivided() is None:
             problems.append(f"{self.name}: only {classes} class: a classifier needs at least 2")
-        for split_name, split in self._splits.items():
+        for split_name, split in self.splits.items():
             problems += _split_problems(f"{self.name}: {split_name} split", split, self.train.size, classes)
         if not problems:
             problems += self._class_problems()
@@ -155,7 +157,7 @@ class Dataset:
         """Find splits whose images are tensors of another type than uint8."""
         return [
             _image_type_problem(f"{self.name}: {name} split", split.images)
-            for name, split in self._splits.items()
+            for name, split in self.splits.items()
             if isinstance(split.images, Tensor) and split.images.dtype != torch.uint8
         ]
 

@@ -13,7 +13,7 @@ from resnet_cli.data.classes import change_labels, choose_classes
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.groups import GroupNames, choose_groups, hold_out_groups, number_folds_of_groups
 from resnet_cli.data.origins import Origins
-from resnet_cli.data.selection import has_file_names, join, parts_of, replace_parts, with_names
+from resnet_cli.data.selection import has_file_names, join, replace_parts, with_names
 from resnet_cli.data.split_file import format_split_file, read_split_file
 from resnet_cli.data.splits import log_groups, number_folds, stratified_split, stratified_subset, warn_missing_classes
 from resnet_cli.data.undivided import current_undivided
@@ -94,7 +94,7 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     options.validate()
     dataset.validate_types()
     whole = current_undivided()
-    if whole is not None and whole.lacks_test:
+    if whole is not None and whole.lacks_test:  # its test images are its training images: both are one split
         dataset = replace(dataset, test=dataset.train)
     dataset, left_out = with_names(dataset), frozenset[str]()
     if options.classes is not None or options.merge:
@@ -105,7 +105,7 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     dataset.validate()
     if options.group is not None:
         dataset = _with_groups(dataset, options.group)
-    samples: dict[str, Samples] = {part: (split, None) for part, split in parts_of(dataset).items()}
+    samples: dict[str, Samples] = {part: (split, None) for part, split in dataset.splits.items()}
     if options.splits is not None:
         samples = _assigned_samples(dataset, options.splits, left_out)
     if options.folds is not None:
@@ -136,13 +136,13 @@ def _describe_origins(origins: Origins | None, options: SplitOptions, *, has_val
 
 
 def _changes(before: Dataset, after: Dataset) -> tuple[int, int, int]:
-    counts = [sum(map(len, parts_of(dataset).values())) for dataset in (before, after)]
+    counts = [sum(map(len, dataset.splits.values())) for dataset in (before, after)]
     return len(after.class_names), len(before.class_names), counts[0] - counts[1]
 
 
 def _with_groups(dataset: Dataset, pattern: str) -> Dataset:
     """Return the data set with the groups that a pattern finds in the names, unless it has its own groups."""
-    parts = parts_of(dataset)
+    parts = dataset.splits
     if dataset.train.groups is not None:
         return dataset
     if not has_file_names(dataset.train):
@@ -162,7 +162,7 @@ def _warn_shared_groups(samples: Mapping[str, Samples]) -> None:
     for first, second in combinations(groups, 2):
         shared = groups[first] & groups[second]
         if shared:
-            which = "1 group is" if len(shared) == 1 else f"{len(shared):,} groups are"
+            which = f"{counted(len(shared), 'group')} {'is' if len(shared) == 1 else 'are'}"
             log.warning("data.group: %s in the %s and in the %s split", which, first, second)
 
 
@@ -171,7 +171,7 @@ def _assigned_samples(dataset: Dataset, file: str, left_out: frozenset[str]) -> 
 
     Without `test` in the file, the test samples are those of the data set that the file does not assign otherwise.
     """
-    own = parts_of(dataset)
+    own = dataset.splits
     setting = f"data.splits={file}"
     found = read_split_file(expand_home(file, "data.splits"), {k: s.names or () for k, s in own.items()}, left_out)
     named = {sample for samples in found.values() for sample in samples}
@@ -185,8 +185,8 @@ def _assigned_samples(dataset: Dataset, file: str, left_out: frozenset[str]) -> 
     warn_missing_classes(setting, labels, places["train"], dataset.class_names, "no image to train on")
     unused = sum(map(len, own.values())) - sum(map(len, found.values()))
     if unused:
-        which = "1 sample" if unused == 1 else f"{unused:,} samples"
-        log.info("%s: %s of the data set %s in no split", setting, which, "is" if unused == 1 else "are")
+        verb = "is" if unused == 1 else "are"
+        log.info("%s: %s of the data set %s in no split", setting, counted(unused, "sample"), verb)
     if all(len({part for part, _ in samples}) == 1 for samples in found.values()):
         return {name: (own[samples[0][0]], torch.tensor([i for _, i in samples])) for name, samples in found.items()}
     together = join(list(own.values()), setting)

@@ -46,7 +46,7 @@ def with_names(dataset: Dataset) -> Dataset:
 
     Paths are not used as names if several samples share a file.
     """
-    parts = parts_of(dataset)
+    parts = dataset.splits
     splits = {id(split): (part, split) for part, split in reversed(parts.items())}  # one split may be two parts
     names = {
         key: _file_names(split) if split.names is None else list(split.names) for key, (_, split) in splits.items()
@@ -62,7 +62,7 @@ def with_names(dataset: Dataset) -> Dataset:
 
 def unique_splits(dataset: Dataset) -> list[DatasetSplit]:
     """Return the distinct splits of a data set: splits that a file assigns share their images."""
-    return list({id(split): split for split in parts_of(dataset).values()}.values())
+    return list({id(split): split for split in dataset.splits.values()}.values())
 
 
 def _file_names(split: DatasetSplit) -> list[str] | None:
@@ -73,12 +73,6 @@ def _file_names(split: DatasetSplit) -> list[str] | None:
 def replace_parts(dataset: Dataset, splits: Mapping[str, DatasetSplit]) -> Dataset:
     """Return the data set with other splits, and no validation split unless `splits` has one."""
     return replace(dataset, train=splits["train"], test=splits["test"], val=splits.get("val"))
-
-
-def parts_of(dataset: Dataset) -> dict[str, DatasetSplit]:
-    """Return the data set's own splits by name."""
-    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    return {name: split for name, split in splits.items() if split is not None}
 
 
 def has_file_names(split: DatasetSplit) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from resnet_cli.config.counts import counted
+
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 
@@ -46,8 +48,7 @@ def format_unknown(facts: Mapping[str, Any]) -> list[str]:
     Args:
         facts: Numbers of images, and the fields of a `Detection` for each score.
     """
-    images = "1 image" if facts["images"] == 1 else f"{facts['images']:,} images"
-    lines = [f"{images} of unknown classes against {facts['known']:,} of the split:"]
+    lines = [f"{counted(facts['images'], 'image')} of unknown classes against {facts['known']:,} of the split:"]
     for name, words in (("energy", "energy"), ("probability", "largest probability")):
         found = facts[name]
         lines.append(f"  by {words}: AUROC {found['auroc']:.2f} %, FPR95 {found['fpr95']:.2f} %")

@@ -1,8 +1,8 @@
 """`--cfg PART -p KEY`: one node of the config that is shown, and what is said if it has no such key.
 
 Relies on: the line on stderr with which Hydra exits if there is no such key or its value is null, and `HydraConfig`,
-whose node is part of the whole config by then. Tried with Hydra 1.3.8; `tests/hydra_app/test_shown_config.py` fails
-when one of these changes.
+whose node is part of the whole config by then. Tried with Hydra 1.3.8 and 1.4.0rc3;
+`tests/hydra_app/test_shown_config.py` fails when one of these changes.
 """
 
 import io

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from resnet_cli.config.suggestions import did_you_mean
-from resnet_cli.errors import InputError, ModelTooLargeError
+from resnet_cli.errors import InputError, ModelTooLargeError, first_line
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -101,11 +101,6 @@ def require_plain(key: str, options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if isinstance(value, Mapping) and "_target_" in value:
             raise InputError(f"{key}.{name}: takes a plain value; for another class, write a model that builds the net")
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message; the name of its class if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def refusal(name: str, options: Mapping[str, Any], in_size: Sequence[int] | None, error: Exception) -> InputError:

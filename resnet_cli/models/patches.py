@@ -26,23 +26,23 @@ def require_whole_patches(model: nn.Module, in_size: Sequence[int], name: str) -
         in_size: Channels, height and width of the images.
         name: Name of the net, for the message.
     """
-    twin = None if all(_projection(module) is None for module in model.modules()) else meta_twin(model)
+    if all(_projection(module) is None for module in model.modules()):
+        return
     patches: list[tuple[int, int]] = []
 
     def note(projection: Any, inputs: tuple[Any, ...]) -> None:
         if tuple(inputs[0].shape[1:]) == tuple(in_size):
             patches.append(projection.kernel_size)
 
-    for module in twin.modules() if twin is not None else ():
-        projection = _projection(module)
-        if projection is not None:
-            projection.register_forward_pre_hook(note)
-    if twin is not None:
-        run_twin(twin, in_size)
+    twin = meta_twin(model)
+    for projection in filter(None, map(_projection, twin.modules())):
+        projection.register_forward_pre_hook(note)
+    run_twin(twin, in_size)
     for patch in patches:
-        if any(side % length for side, length in zip(in_size[1:], patch, strict=True)):
+        sides = list(zip(in_size[1:], patch, strict=True))
+        if any(side % length for side, length in sides):
             patch_text = str(patch[0]) if patch[0] == patch[1] else f"{patch[0]} and {patch[1]}"
-            nearest = [nearest_multiple(side, length) for side, length in zip(in_size[1:], patch, strict=True)]
+            nearest = [nearest_multiple(side, length) for side, length in sides]
             size = str(nearest[0]) if nearest[0] == nearest[1] else f"{nearest[0]}x{nearest[1]}"
             raise InputError(
                 f"in_size={list(in_size)}: {name} sees only whole patches: use a multiple of {patch_text}, such as "

@@ -7,8 +7,8 @@ from torch import nn
 
 from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
-from resnet_cli.errors import InputError
-from resnet_cli.models.checks import first_line, image_size, refusal, require_plain
+from resnet_cli.errors import InputError, first_line
+from resnet_cli.models.checks import image_size, refusal, require_plain
 from resnet_cli.models.meta_device import meta_twin, run_twin
 from resnet_cli.models.patches import nearest_multiple
 from resnet_cli.models.transfer import with_channels

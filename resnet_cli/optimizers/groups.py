@@ -137,9 +137,7 @@ def apply_group_options(optimizer: torch.optim.Optimizer, groups: Groups) -> Non
         group["lr"] *= group.get("lr_scale", 1.0)
 
 
-def match_parameters(
-    model: nn.Module, patterns: Iterable[str]
-) -> Iterator[tuple[str | None, str, nn.Parameter]]:  # fmt: skip
+def match_parameters(model: nn.Module, patterns: Iterable[str]) -> Iterator[tuple[str | None, str, nn.Parameter]]:
     """Yield the trainable parameters in order: the first pattern that is found in the name or None, name, parameter.
 
     Raises:

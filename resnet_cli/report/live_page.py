@@ -82,9 +82,7 @@ def _sweep_row(sweep: SweepProgress) -> str:
 def _run_row(run: RunProgress) -> str:
     done = f"epoch {run.done:g}"
     if run.planned:
-        done = (
-            f"{_bar(run.done, run.planned)} {run.done:g} of {run.planned:g} {'epoch' if run.planned == 1 else 'epochs'}"
-        )
+        done = f"{_bar(run.done, run.planned)} {run.done:g} of {counted(run.planned, 'epoch')}"
     together = f"{run.processes} processes, " if run.processes > 1 else ""
     state = f"{together}last update {_duration(run.seconds_silent)} ago"
     return _row("run", run.name, done, run.score or ABSENT, _duration(run.seconds_left), state)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli import __version__
-from resnet_cli.errors import InputError, MachineError
+from resnet_cli.errors import InputError, MachineError, first_line
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.tensor_files import read_tensor_file
 
@@ -87,8 +87,8 @@ def _read(path: Path, device: torch.device | str, *, mmap: bool = False) -> dict
     except PermissionError as error:
         raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # damage can make the reader fail in any way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: damaged, or not a checkpoint of resnet-cli ({reason[:120]})") from None
+        reason = first_line(error)[:120]
+        raise InputError(f"{path}: damaged, or not a checkpoint of resnet-cli ({reason})") from None
     if not isinstance(payload, dict) or any(key not in payload for key in KEYS):
         raise InputError(f"{path}: not a checkpoint of resnet-cli")
     if payload["format"] != FORMAT:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.suggestions import similar_file
-from resnet_cli.errors import InputError, MachineError
+from resnet_cli.errors import InputError, MachineError, first_line
 from resnet_cli.files import expand_home
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.reading import finite_number
@@ -98,7 +98,7 @@ def _read(path: Path) -> Any:
     except PermissionError as error:
         raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # damage can make the reader fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        reason = first_line(error)[:120]
         remedy = "; save its state dict alone in a file of its own" if reason.startswith("it names") else ""
         raise InputError(f"{path}: damaged, or not a file of weights ({reason}){remedy}") from None
 
@@ -115,7 +115,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except PermissionError as error:
         raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror or error}") from None
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        reason = first_line(error)[:120]
         raise InputError(f"{path}: damaged, or not a safetensors file ({reason})") from None
     return found
 

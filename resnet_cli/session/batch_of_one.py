@@ -28,10 +28,9 @@ def require_micro_batches(accumulate: int, batch_size: int, processes: int = 1) 
     images = own.stop - own.start
     if accumulate > images:
         whose = f"data.batch_size={batch_size}" + (f" on {processes} processes gives each" if processes > 1 else " has")
-        count = f"{images} image{'s' if images != 1 else ''}"
         raise InputError(
-            f"trainer.accumulate={accumulate}: {whose} {count} in a batch; use at most {images}, or a larger "
-            "data.batch_size"
+            f"trainer.accumulate={accumulate}: {whose} {counted(images, 'image')} in a batch; use at most {images}, or "
+            "a larger data.batch_size"
         )
 
 

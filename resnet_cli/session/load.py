@@ -224,9 +224,9 @@ def best_or_last(run: RunDir, *, warns: bool = True) -> Path:
         run: The run.
         warns: False for a check whose caller reads the checkpoint later.
     """
-    if run.best.exists() or not warns:
-        return run.best if run.best.exists() else run.last
-    best = run.read_record().get("best")
+    if run.best.exists():
+        return run.best
+    best = run.read_record().get("best") if warns else None
     if isinstance(best, Mapping) and run.last.exists():
         epoch = format_value(best.get("epoch"))
         logger.warning("%s is missing: %s is used instead; the best epoch was %s", run.best, run.last.name, epoch)

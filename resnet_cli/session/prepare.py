@@ -137,14 +137,15 @@ def prepare(
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     if checkpoint is None:
         require_weight_files(here, paths)
-    loaders, changes = _read_data(config, here, checkpoint, ranks)
+    is_new = checkpoint is None and config.reproduce is None  # no earlier version has begun it
+    is_former = checkpoint is not None and checkpoint.is_former
+    loaders, changes = _read_data(config, here, checkpoint, ranks, is_new=is_new)
     teacher = load_teacher(here, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
     _require_measures(config.trainer, loaders)
-    model = _build_model(here, loaders, is_new=checkpoint is None)
-    _require_images_in_batches(config, model, loaders, ranks, checkpoint)
-    is_new = checkpoint is None and config.reproduce is None
-    num_classes = None if checkpoint is not None and checkpoint.is_former else len(loaders.class_names)
+    model = _build_model(here, loaders, is_new=is_new)
+    _require_images_in_batches(config, model, loaders, ranks, is_new=is_new, is_former=is_former)
+    num_classes = None if is_former else len(loaders.class_names)
     trainer = _build_trainer(here, model, loaders, planned_trainer, teacher, num_classes, is_new=is_new)
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, here, paths.get("init_from"), loaders)
@@ -170,29 +171,28 @@ def prepare(
 
 
 def _require_images_in_batches(
-    config: RunConfig, model: torch.nn.Module, loaders: Loaders, ranks: Ranks, checkpoint: LoadedCheckpoint | None
+    config: RunConfig, model: torch.nn.Module, loaders: Loaders, ranks: Ranks, *, is_new: bool, is_former: bool
 ) -> None:
     """Raise an `InputError` if batches are too small to be split, or too small for the model's batch norm."""
     trainer = config.trainer
     accumulate = build.get_argument(trainer, "accumulate") or 1
-    # Former versions accepted any number, and the search for a batch size tries small ones.
-    if checkpoint is None and config.reproduce is None and config.find is None:
+    if is_new and config.find is None:  # former versions accepted any number, and find=batch_size tries small batches
         require_micro_batches(accumulate, build.batch_size(config.data), ranks.size)
     require_no_batch_of_one(
         model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
         num_batches=_num_batches(trainer, loaders), accumulate=accumulate, parts=parts_of_batches(trainer, ranks),
-        evenly=checkpoint is None or not checkpoint.is_former,
+        evenly=not is_former,
     )  # fmt: skip
 
 
 def _read_data(
-    config: RunConfig, here: RunConfig, checkpoint: LoadedCheckpoint | None, ranks: Ranks
+    config: RunConfig, here: RunConfig, checkpoint: LoadedCheckpoint | None, ranks: Ranks, *, is_new: bool
 ) -> tuple[Loaders, list[Difference]]:
     """Return the data, and their differences from the data that a resumed run was trained on."""
     with ranks.in_turn("data"):
         loaders = build.loaders(
             here.data, device=device_of(here.trainer), seed=config.seed_of("order"),
-            augment_seed=config.seed_of("augment"), is_new=checkpoint is None,
+            augment_seed=config.seed_of("augment"), is_new=is_new,
         )  # fmt: skip
     if checkpoint is None:
         return loaders, []
@@ -230,7 +230,7 @@ def _num_batches(trainer: Node, loaders: Loaders) -> int:
 
 
 def _build_model(config: RunConfig, loaders: Loaders, *, is_new: bool) -> torch.nn.Module:
-    """Build the model; that of a new run, which no earlier version has started, must see its images whole."""
+    """Build the model, which must see the images of a new run whole."""
     classes, seed = len(loaders.class_names), config.seed_of("init")
     try:
         model = build.model(config.model, in_size=loaders.in_size, num_classes=classes, seed=seed)

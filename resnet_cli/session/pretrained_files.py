@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from resnet_cli.config.suggestions import similar_file
-from resnet_cli.errors import InputError, MachineError
+from resnet_cli.errors import InputError, MachineError, first_line
 from resnet_cli.files import expand_home
 from resnet_cli.models.pretrained import Pretrained
 
@@ -84,24 +84,20 @@ def _fetch_from_hub(pretrained: Pretrained, repository: str, names: Sequence[str
                 return Path(hf_hub_download(repo, name, revision=revision or None))
         except EntryNotFoundError as error:
             if isinstance(error, LocalEntryNotFoundError):  # there is no network, or it must not be used
-                reason = _first_line(error)
+                reason = first_line(error)[:120].rstrip(" .")
                 break
         except OSError as error:
             if error.errno in DISK_ERRORS:
                 raise MachineError(error.errno, f"{place}: cannot be stored there: {error.strerror or error}") from None
-            reason = _first_line(error)
+            reason = first_line(error)[:120].rstrip(" .")
             break
         except Exception as error:  # the hub's client passes on whatever its connections raise
-            reason = _first_line(error)
+            reason = first_line(error)[:120].rstrip(" .")
             break
     raise InputError(
         f"{pretrained.key}={pretrained.name}: could not fetch {repo} from the Hugging Face hub ({reason}): put its "
         f"{names[0]} at {place / names[0]} yourself"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(" .")
 
 
 def _download(pretrained: Pretrained, file: Path) -> None:

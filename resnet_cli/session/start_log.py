@@ -13,7 +13,7 @@ from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resolution import describe_resolution
 from resnet_cli.session.shared_start import uses_ranks
 from resnet_cli.session.teacher import format_teacher
-from resnet_cli.session.unused_options import unused_options
+from resnet_cli.session.unused_options import RunFacts, unused_options
 
 logger = logging.getLogger("resnet_cli")
 
@@ -66,8 +66,7 @@ def further_warnings(prepared: PreparedRun, overrides: Sequence[str], *, in_swee
         overrides: The overrides that were typed.
         in_sweep: The run is a job of a sweep.
     """
-    facts = {**_facts(prepared), "is job of sweep": in_sweep}
-    lines = unused_options(prepared.config.stored(), overrides, facts)
+    lines = unused_options(prepared.config.stored(), overrides, _facts(prepared, in_sweep=in_sweep))
     if FINETUNE in overrides and prepared.start.is_scratch and not prepared.start.weights.line:
         lines.append(
             f"{FINETUNE}: the weights are random; init_from=RUN or model.weights=NAME starts from trained ones"
@@ -75,20 +74,20 @@ def further_warnings(prepared: PreparedRun, overrides: Sequence[str], *, in_swee
     return lines
 
 
-def _facts(prepared: PreparedRun) -> dict[str, bool]:
-    """Return what unused options depend on besides the config; see `resnet_cli.session.unused_options.FACTS`."""
+def _facts(prepared: PreparedRun, *, in_sweep: bool) -> RunFacts:
     config, trainer = prepared.config, prepared.trainer
-    return {
-        "has validation": prepared.loaders.val is not None or trainer.overfit_batches is not None,
-        "is resumed": config.resume is not None,
-        "has ranks": uses_ranks(options_of(config.trainer), trainer.ranks),
-        "is random": (
+    return RunFacts(
+        has_validation=prepared.loaders.val is not None or trainer.overfit_batches is not None,
+        has_ranks=uses_ranks(options_of(config.trainer), trainer.ranks),
+        is_job_of_sweep=in_sweep,
+        is_resumed=config.resume is not None,
+        is_random=(
             config.data.get("augment", {}) is not None
             or config.trainer.get("log_sharpness") is not None
             or not str(config.model["_target_"]).startswith("resnet_cli.")
             or has_random_layers(trainer.model)
         ),
-    }
+    )
 
 
 def _class_name(node: Any) -> str:

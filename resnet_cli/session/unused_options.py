@@ -1,11 +1,33 @@
 """Options that the user typed and that have no effect with the rest of the config."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from resnet_cli.config.run_config import SEED_PARTS
 from resnet_cli.config.stored import flat
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What options depend on besides the config. By default, none of them is without effect.
+
+    Attributes:
+        has_validation: There are validation images.
+        has_ranks: Several processes train the run.
+        is_job_of_sweep: The run is a job of a sweep.
+        is_resumed: `resume` is set.
+        is_random: Steps draw random numbers, as augmentation and dropout do.
+    """
+
+    has_validation: bool = True
+    has_ranks: bool = True
+    is_job_of_sweep: bool = True
+    is_resumed: bool = True
+    is_random: bool = True
+
+
+FACTS = tuple(own.name for own in fields(RunFacts))
 
 
 @dataclass(frozen=True)
@@ -14,7 +36,7 @@ class _Dependency:
 
     Args:
         keys: The keys. A key stands for those below it, too.
-        on: The key that they depend on, or one of `FACTS`.
+        on: The key that they depend on, or an attribute of `RunFacts`.
         needs: What has to be set, for the user.
         values: The values that `on` may have; without any, all but null, false, 0, `none` and an empty list.
     """
@@ -40,8 +62,6 @@ def _under(prefix: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{prefix}.{name}" for name in names)
 
 
-# What is known of a run besides its config.
-FACTS = ("has validation", "is job of sweep", "is resumed", "has ranks", "is random")
 SEED_KEYS = tuple(f"seed_{part}" for part in SEED_PARTS)  # typed as `seed.augment`
 EARLY_STOPPING = "trainer.early_stopping"
 VALIDATION = "validation images (data.val_fraction)"
@@ -73,27 +93,25 @@ DEPENDENCIES = (
         "data.augment.policy=autoaugment", ("autoaugment",),
     ),
     _Dependency(("data.augment.augmix_severity",), "data.augment.policy", "data.augment.policy=augmix", ("augmix",)),
-    _Dependency((EARLY_STOPPING, "trainer.select_by"), "has validation", VALIDATION),
-    _Dependency(RANKS, "has ranks", "trainer.processes"),
-    _Dependency(("sweep",), "is job of sweep", "-m"),
-    _Dependency(("resume_force",), "is resumed", "resume=RUN"),
-    _Dependency(("seed_augment",), "is random", "augmentation or dropout"),
+    _Dependency((EARLY_STOPPING, "trainer.select_by"), "has_validation", VALIDATION),
+    _Dependency(RANKS, "has_ranks", "trainer.processes"),
+    _Dependency(("sweep",), "is_job_of_sweep", "-m"),
+    _Dependency(("resume_force",), "is_resumed", "resume=RUN"),
+    _Dependency(("seed_augment",), "is_random", "augmentation or dropout"),
 )  # fmt: skip
 
 
-def unused_options(
-    settings: Mapping[str, Any], overrides: Sequence[str], facts: Mapping[str, bool] | None = None
-) -> list[str]:
-    """Return a line for each key that was typed and has no effect: what it needs first.
+def unused_options(settings: Mapping[str, Any], overrides: Sequence[str], facts: RunFacts | None = None) -> list[str]:
+    """Return a line for each key that was typed and has no effect, with what it needs for that.
 
     Early stopping is named wherever it was set.
 
     Args:
         settings: The config of the run.
         overrides: The overrides that were typed.
-        facts: Values of `FACTS`; those that are missing count as true.
+        facts: What is known of the run; None is the default of `RunFacts`.
     """
-    values = {**dict.fromkeys(FACTS, True), **flat(settings), **(facts or {})}
+    values = {**flat(settings), **asdict(facts or RunFacts())}
     typed = [tuple(override.lstrip("+").split("=", 1)) for override in overrides if "=" in override]
     patience = values.get(EARLY_STOPPING)
     if patience is not None and all(key != EARLY_STOPPING for key, _ in typed):

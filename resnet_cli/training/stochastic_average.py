@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from resnet_cli.config.counts import counted
 from resnet_cli.errors import InputError
 from resnet_cli.training.batch_norm import has_batch_norm
 from resnet_cli.training.weight_average import WeightAverage
@@ -57,8 +58,8 @@ class StochasticAverage(WeightAverage):
         """Raise an `InputError` if the run ends before the tail begins."""
         first = self.first_epoch(num_epochs)
         if first >= num_epochs:
-            epochs = f"{num_epochs:g} epoch{'s' if num_epochs != 1 else ''}"
-            raise InputError(f"trainer.swa_start={first}: nothing is averaged in a run of {epochs}; 0.75 is usual")
+            run = f"a run of {counted(num_epochs, 'epoch')}"
+            raise InputError(f"trainer.swa_start={first}: nothing is averaged in {run}; 0.75 is usual")
 
     def start_epoch(self, epoch: int, num_epochs: float, step: int, num_batches: int | None = None) -> None:
         """Begin the tail if this is its first epoch; reset it if a longer run begins it after this epoch."""

@@ -76,7 +76,7 @@ def test_a_resume_with_other_data_is_refused_by_split_or_accepted_and_recorded(t
     assert any(line.startswith("data, ") for line in record_of(tmp_path / "run")["resumed_from"][-1]["changes"])
 
 
-def test_a_new_run_refuses_statistics_on_the_scale_of_pixels_and_a_started_one_resumes(
+def test_a_new_run_refuses_statistics_on_the_scale_of_pixels_and_one_of_a_former_version_goes_on(
     train, tmp_path, images, monkeypatch
 ):
     own = [text for text in RUN if not text.startswith(("data.mean", "data.std"))]
@@ -93,6 +93,7 @@ def test_a_new_run_refuses_statistics_on_the_scale_of_pixels_and_a_started_one_r
     assert train("resume=run", "trainer.epochs=2")[0] == 0
     assert len(rows_of(tmp_path / "run")) == 2
     assert open_trained(str(tmp_path / "run")).data["mean"] == [123, 116, 103]
+    assert train("reproduce=run", "hydra.run.dir=again")[0] == 0
 
 
 def test_checkpoints_of_earlier_versions_have_no_fingerprints():

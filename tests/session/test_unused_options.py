@@ -2,7 +2,7 @@
 
 import pytest
 
-from resnet_cli.session.unused_options import unused_options
+from resnet_cli.session.unused_options import RunFacts, unused_options
 from tests.support.runs import tiny
 from tests.support.settings import settings_of
 
@@ -91,8 +91,8 @@ def test_an_option_with_an_effect_is_not_named(train, overrides):
 def test_early_stopping_without_validation_is_named_wherever_it_is_set():
     settings = {"trainer": {"_target_": "resnet_cli.ClassifierTrainer", "early_stopping": 3}}
     line = "trainer.early_stopping=3: has no effect without validation images (data.val_fraction)"
-    assert unused_options(settings, [], {"has validation": False}) == [line]
-    assert unused_options(settings, ["trainer.early_stopping=3"], {"has validation": False}) == [line]
+    assert unused_options(settings, [], RunFacts(has_validation=False)) == [line]
+    assert unused_options(settings, ["trainer.early_stopping=3"], RunFacts(has_validation=False)) == [line]
     assert unused_options(settings, []) == []
 
 

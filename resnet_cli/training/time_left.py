@@ -6,7 +6,10 @@ LEAST_EPOCHS, LEAST_SECONDS = 5, 10.0  # minimum span of the recent epochs; a sh
 
 
 class TimeLeft:
-    """Estimates the time left from the recent epochs; the first, which warms up, counts only while it is alone."""
+    """Estimates the time left from the recent epochs.
+
+    The first epoch warms up: it counts only while it is alone, and not at all if it takes less than ten seconds.
+    """
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque()
@@ -22,5 +25,7 @@ class TimeLeft:
             self._recent.popleft()
 
     def estimate(self, epochs: int) -> float | None:
-        """Return the seconds that `epochs` more epochs take; None before the first epoch."""
-        return sum(self._recent) / len(self._recent) * epochs if self._recent else None
+        """Return the seconds that `epochs` more epochs take; None while no epoch counts."""
+        if self.epochs == 0 or (self.epochs == 1 and self._recent[0] < LEAST_SECONDS):
+            return None
+        return sum(self._recent) / len(self._recent) * epochs

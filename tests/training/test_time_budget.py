@@ -60,6 +60,14 @@ def test_the_first_epoch_counts_only_while_it_is_alone():
     assert left.estimate(2) == 6.0
 
 
+def test_a_first_epoch_of_a_few_seconds_gives_no_estimate():
+    left = TimeLeft()
+    left.add(9.0)  # mostly warm-up: the estimate was up to three times too long
+    assert left.estimate(3) is None
+    left.add(1.0)
+    assert left.estimate(3) == 3.0
+
+
 OPTIONS = {
     "plain": {},
     "average, norms and micro-batches": {"averaging": "ema", "log_gradients": True, "accumulate": 2, "clip_norm": 1.0},

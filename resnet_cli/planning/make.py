@@ -86,10 +86,13 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
     can_resize = "data.image_size" not in typed and "image_size" in data and data["image_size"] is None
     node = {**data, "image_size": PLANNED_SIDE} if can_resize else data
     planner = _Measurer(settings, node, items, config_dir, machine, can_resize=can_resize)
+    began = time.monotonic()
     facts = planner.fingerprint()
+    seconds = time.monotonic() - began
     _require_enough(facts)
     circumstances = {
         "budget": parse_seconds(settings["trainer"].get("time_budget")),
+        "planning_seconds": round(seconds, 1),
         "can_resize": can_resize,
         "resize": data.get("resize") if can_resize or isinstance(data.get("image_size"), int) else None,
         "device": machine.device.type,

@@ -44,11 +44,12 @@ def make_plan(
         level: quick, good or best.
         fingerprint: See `resnet_cli.planning.fingerprint`.
         typed: Keys that the user typed, or that an experiment sets, with their values; groups with their options.
-        machine: The circumstances: `device`, `bf16`, `budget` in seconds or None, `can_resize` (whether a side may be
-            chosen), `resize` (how files become squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of
-            torchvision whose published weights are on this machine), `validates` (whether there are validation
-            images), `holds_out` (whether they are held out of the training images) and `start` (where the weights of a
-            net that the user chose come from: `published`, `run`, or None).
+        machine: The circumstances: `device`, `bf16`, `budget` in seconds or None, `planning_seconds` (of the budget,
+            which reading the images took), `can_resize` (whether a side may be chosen), `resize` (how files become
+            squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of torchvision whose published weights are
+            on this machine), `validates` (whether there are validation images), `holds_out` (whether they are held out
+            of the training images) and `start` (where the weights of a net that the user chose come from: `published`,
+            `run`, or None).
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
         accepts: Returns whether the options of groups accept the keys of these groups that were typed.
@@ -200,7 +201,7 @@ class _Planner:
 
     def _passes_in_budget(self, rate: float) -> float:
         """Return how many passes over the training images fit into the budget, at this rate in images per second."""
-        return passes_in_budget(self.facts["budget"], rate, self.facts["images"])
+        return passes_in_budget(self.facts["budget"] - self.facts["planning_seconds"], rate, self.facts["images"])
 
     def _least_passes(self, net: Mapping[str, Any]) -> float:
         """Return the fewest passes with which a net is chosen in a budget."""

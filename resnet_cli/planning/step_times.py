@@ -104,7 +104,7 @@ def passes_in_budget(budget: float, rate: float, images: int) -> float:
     """Return how many passes over the training images fit into a time budget.
 
     Args:
-        budget: The budget in seconds.
+        budget: What is left of the budget, in seconds.
         rate: Images per second that are trained.
         images: Number of training images.
     """

@@ -1,6 +1,7 @@
 """`plan=` through the command: what is typed wins, the plan is stored, and a resumed run keeps it."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -110,6 +111,20 @@ def test_the_time_that_planning_takes_is_of_the_budget(train, tmp_path, monkeypa
     status, _, _ = train("plan=quick", *TINY, "model=resnet8", "trainer.time_budget=4 s", "hydra.run.dir=run")
     assert status == 0
     assert record_of(tmp_path / "run")["time_budget"]["taken_seconds"] > 100
+
+
+def test_the_plan_knows_what_reading_the_images_took(train, tmp_path, monkeypatch):
+    measure = make.measure_fingerprint
+
+    def measured(*arguments):
+        time.sleep(0.6)
+        return measure(*arguments)
+
+    monkeypatch.setattr(make, "measure_fingerprint", measured)
+    for name, is_read in (("first", True), ("again", False)):
+        assert train("plan=quick", *TINY, *SHORT, f"hydra.run.dir={name}")[0] == 0
+        facts = json.loads((tmp_path / name / "fingerprint.json").read_text())
+        assert (facts["planning_seconds"] >= 0.6) == is_read
 
 
 def test_values_of_an_experiment_count_as_typed(train, tmp_path):

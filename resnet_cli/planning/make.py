@@ -86,15 +86,18 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
     can_resize = "data.image_size" not in typed and "image_size" in data and data["image_size"] is None
     node = {**data, "image_size": PLANNED_SIDE} if can_resize else data
     planner = _Measurer(settings, node, items, config_dir, machine, can_resize=can_resize)
+    began = time.monotonic()
     facts = planner.fingerprint()
+    seconds = time.monotonic() - began
     _require_enough(facts)
     circumstances = {
         "budget": parse_seconds(settings["trainer"].get("time_budget")),
+        "planning_seconds": round(seconds, 1),
         "can_resize": can_resize,
         "resize": data.get("resize") if can_resize or isinstance(data.get("image_size"), int) else None,
         "device": machine.device.type,
         "weights": planner.published_weights(),
-        "bf16": machine.device.type == "cpu" and has_bf16_matrix_units(),
+        "bf16": machine.device.type == "cpu" and machine.chooses_precision and has_bf16_matrix_units(),
         "holds_out": planner.holds_out,
         "validates": planner.validates,
         "start": start_of_weights(settings),
@@ -126,10 +129,12 @@ class Machine:
     Args:
         device: The device.
         precision: fp32, tf32, bf16 or fp16.
+        chooses_precision: The precision is `auto`.
     """
 
     device: torch.device
     precision: str
+    chooses_precision: bool
 
     @staticmethod
     def of(trainer: Node, typed: Mapping[str, Any]) -> "Machine":
@@ -139,7 +144,8 @@ class Machine:
             InputError: The device is not on this machine, or cannot compute with the precision.
         """
         device = device_of(trainer)
-        return Machine(device, precision_of(trainer, device, cpu_bf16=bool(typed.get("trainer.cpu_bf16", True))))
+        precision = precision_of(trainer, device, cpu_bf16=bool(typed.get("trainer.cpu_bf16", True)))
+        return Machine(device, precision, chooses_precision=trainer.get("precision", "auto") == "auto")
 
     @property
     def name(self) -> str:
@@ -231,7 +237,7 @@ class _Measurer:
         return rates[name]
 
     def accepts(self, values: Mapping[str, Any]) -> bool:
-        """Return whether a net accepts the keys of `model` that were typed."""
+        """Return whether the options of groups in `values` accept the keys of these groups that were typed."""
         try:
             self._compose(values)
         except InputError:

@@ -11,6 +11,7 @@ from resnet_cli.config.counts import counted, format_number
 from resnet_cli.errors import InputError
 from resnet_cli.planning.choices import Choice, Plan
 from resnet_cli.planning.conditions import holds
+from resnet_cli.planning.step_times import passes_in_budget
 from resnet_cli.planning.typed import is_typed
 from resnet_cli.planning.wording import Wording, about_epochs, describe_scaling
 
@@ -20,11 +21,6 @@ Rate = Callable[[Mapping[str, Any], int, int], float]
 Accepts = Callable[[Mapping[str, Any]], bool]
 
 RULES = Path(__file__).with_name("rules.yaml")
-USABLE_SHARE = 0.85  # of the budget, for steps; the rest is for validation, saving and the test
-LEAST_RESERVE = 10.0  # seconds of the budget that are kept for starting and planning
-# Of an epoch besides its steps: saving, logging and validation took 0.12 s on the digits and 0.14 s on 450 photographs
-# with ResNet-8; the share above is for validation that takes longer.
-EPOCH_SECONDS = 0.1
 MEASURED_BEFORE = "the rates were measured on this machine before the plan was made"
 RGB = 3
 MUON = "muon"
@@ -48,14 +44,15 @@ def make_plan(
         level: quick, good or best.
         fingerprint: See `resnet_cli.planning.fingerprint`.
         typed: Keys that the user typed, or that an experiment sets, with their values; groups with their options.
-        machine: The circumstances: `device`, `bf16`, `budget` in seconds or None, `can_resize` (whether a side may be
-            chosen), `resize` (how files become squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of
-            torchvision whose published weights are on this machine), `validates` (whether there are validation
-            images), `holds_out` (whether they are held out of the training images) and `start` (where the weights of a
-            net that the user chose come from: `published`, `run`, or None).
+        machine: The circumstances: `device`, `bf16`, `budget` in seconds or None, `planning_seconds` (of the budget,
+            which reading the images took), `can_resize` (whether a side may be chosen), `resize` (how files become
+            squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of torchvision whose published weights are
+            on this machine), `validates` (whether there are validation images), `holds_out` (whether they are held out
+            of the training images) and `start` (where the weights of a net that the user chose come from: `published`,
+            `run`, or None).
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
-        accepts: Returns whether a net accepts the keys of `model` that were typed.
+        accepts: Returns whether the options of groups accept the keys of these groups that were typed.
     """
     facts = {**fingerprint, **machine, "level": level}
     return _Planner(level, facts, typed, rate, images_left, accepts).plan()
@@ -114,10 +111,14 @@ class _Planner:
         self.facts["step"] = f"{images:,} (all training images)" if images < batch_size else f"{batch_size:,}"
 
     def _apply(self, rule: Mapping[str, Any]) -> None:
-        """Choose the values of the first case of a rule that holds."""
+        """Choose the values of the first case of a rule that holds, and whose schedule accepts the typed keys of it."""
+        has_keys = "schedule" not in self.typed and any(key.startswith("schedule.") for key in self.typed)
         for case in rule["cases"]:
-            if holds(case.get("when", {}), self.facts):
-                self._choose(case["set"], case["because"], rule["evidence"])
+            values = case["set"]
+            if holds(case.get("when", {}), self.facts) and not (
+                has_keys and "schedule" in values and not self.accepts({"schedule": values["schedule"]})
+            ):
+                self._choose(values, case["because"], rule["evidence"])
                 return
 
     def _choose(self, values: Mapping[str, Any], because: str | Mapping[str, str], evidence: str) -> None:
@@ -200,9 +201,7 @@ class _Planner:
 
     def _passes_in_budget(self, rate: float) -> float:
         """Return how many passes over the training images fit into the budget, at this rate in images per second."""
-        budget = float(self.facts["budget"])
-        seconds = max(0.0, min(USABLE_SHARE * budget, budget - LEAST_RESERVE))
-        return seconds * rate / (float(self.facts["images"]) + EPOCH_SECONDS * rate)
+        return passes_in_budget(self.facts["budget"] - self.facts["planning_seconds"], rate, self.facts["images"])
 
     def _least_passes(self, net: Mapping[str, Any]) -> float:
         """Return the fewest passes with which a net is chosen in a budget."""

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from resnet_cli.hydra_app.compose import Composed
 
 WHOLE_GROUPS = ("model", "optimizer", "schedule", "loss")  # a typed option sets all values of its group
+CROP, RESIZED_CROP = "data.augment.crop", "data.augment.resized_crop"
 # Keys of the same meaning: if the first is typed, the second is not planned.
-SAME_MEANING = {"trainer.label_smoothing": "loss.label_smoothing"}
+SAME_MEANING = {"trainer.label_smoothing": "loss.label_smoothing", CROP: RESIZED_CROP, RESIZED_CROP: CROP}
 AUGMENT = "data.augment"
 
 
@@ -25,7 +26,7 @@ def typed_values(composed: "Composed") -> dict[str, Any]:
     keys = {*composed.keys, *composed.in_files}
     typed = {key: composed.choices.get(key) or find_value(settings, key) for key in sorted(keys)}
     typed |= {group: target for group in WHOLE_GROUPS if (target := typed.get(f"{group}._target_")) is not None}
-    typed |= {other: typed[key] for key, other in SAME_MEANING.items() if typed.get(key)}
+    typed |= {other: typed[key] for key, other in SAME_MEANING.items() if typed.get(key) and other not in typed}
     if not isinstance(settings["data"].get("augment"), Mapping):
         typed[AUGMENT] = None
     if settings["trainer"].get("time_budget") is not None:

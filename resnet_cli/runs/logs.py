@@ -150,6 +150,24 @@ class RankLog(RunLog):
 
 
 @contextmanager
+def without_repeats() -> Iterator[None]:
+    """Log each line at most once inside this block."""
+    logged: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        is_first = text not in logged
+        logged.add(text)
+        return is_first
+
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Suppress notices inside this block, since they are logged elsewhere."""
     logger = logging.getLogger("resnet_cli")

@@ -16,15 +16,14 @@ SECONDS = 60.0  # of training, before which there is no warning unless half of t
 LEAST_EPOCHS = 3
 FITTED = 20.0  # points by which the training accuracy is above chance
 LEVEL = 0.05  # p value of the best validation accuracy under guessing; up to this, the run is better than chance
-TELLING = 0.001  # probability that guesses are all right, above which the images are too few for a check
 DEVIATIONS = 4.0  # above the balanced accuracy of guesses, beyond which the run is better than chance
 
 
 class ChanceCheck:
     """Compares accuracies with that of always guessing the most frequent class, and warns once.
 
-    The best of several epochs is compared by an exact binomial test, corrected for their number. There is no check
-    for validation images that are so few, or so unequal, that guesses may have all of them right.
+    The best of several epochs is compared by an exact binomial test, corrected for their number. Nothing is said if the
+    validation images are so few, or so unequal, that even the training accuracy could be that of guesses on them.
 
     Args:
         loaders: The data.
@@ -43,7 +42,6 @@ class ChanceCheck:
             # Of the mean recall: the variance of a class's recall is at most 1/4 divided by its number of images.
             spread = float((0.25 / present).sum().sqrt()) / len(present)
             self.balanced_chance = 100 * (1 / len(present) + DEVIATIONS * spread)
-            self._is_over = (self.chance / 100) ** self.count > TELLING
 
     def after_epoch(self, rows: Sequence[Row]) -> None:
         """Log a warning the first time that the rows of metrics show validation at chance."""
@@ -52,17 +50,23 @@ class ChanceCheck:
         is_late = sum(row["seconds"] for row in rows) >= SECONDS or 2 * len(rows) >= self.epochs
         train, best = rows[-1]["train_accuracy"], max(row["val_accuracy"] for row in rows)
         balanced = max(row.get("val_balanced_accuracy") or 0.0 for row in rows)
-        by_chance = len(rows) * binomial_tail(round(best / 100 * self.count), self.count, self.chance / 100)
-        if by_chance <= LEVEL or balanced > self.balanced_chance:
+        if self._is_better_than_chance(best, len(rows)) or balanced > self.balanced_chance:
             self._is_over = True
         elif is_late and train >= self.chance + FITTED:
             self._is_over = True
+            if not self._is_better_than_chance(train, len(rows)):
+                return  # too few images to tell
             logger.warning(
                 "validation accuracy is at chance (%.1f %% of %d images; guessing gives %.1f %%), training accuracy is "
                 "%.1f %%: the labels may be wrong, or validation images unlike training images; see samples.png and "
                 "resnet-data",
                 best, self.count, self.chance, train,
             )  # fmt: skip
+
+    def _is_better_than_chance(self, accuracy: float, epochs: int) -> bool:
+        """Return whether guesses would hardly have an accuracy, in percent, in the best of so many epochs."""
+        tail = binomial_tail(round(accuracy / 100 * self.count), self.count, self.chance / 100)
+        return epochs * tail <= LEVEL
 
 
 def binomial_tail(least: int, count: int, share: float) -> float:

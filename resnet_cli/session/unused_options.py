@@ -73,6 +73,7 @@ DEPENDENCIES = (
     _Dependency(("trainer.averaging_decay",), "trainer.averaging", "trainer.averaging=ema", ("ema",)),
     _Dependency(("trainer.swa_start",), "trainer.averaging", "trainer.averaging=swa", ("swa",)),
     _Dependency(LOOKAHEAD, "trainer.averaging", "trainer.averaging=lookahead", ("lookahead",)),
+    _Dependency(("trainer.cpu_bf16",), "trainer.precision", "trainer.precision=auto", ("auto",)),
     _Dependency(("trainer.resolution_multiple",), "trainer.resolution", "trainer.resolution"),
     _Dependency(_under("schedule", "warmup_start", "warmup_shape"), "schedule.warmup", "schedule.warmup"),
     # Of the nets of this package; most other such options of theirs are refused.

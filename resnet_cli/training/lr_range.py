@@ -119,12 +119,12 @@ def suggest_lr(points: list[LrPoint], diverged_at: float | None) -> LrSuggestion
         points: At least one.
         diverged_at: See `run_range_test`.
     """
-    lowest = min(points, key=lambda point: point.smoothed)
+    settled = points[min(LEAST_STEPS, len(points)) - 1 :]  # the mean of the first few losses is noise
+    lowest = min(settled, key=lambda point: point.smoothed)
     until = points[: lowest.step + 1]
     falls = [until[max(i - 1, 0)].smoothed - point.smoothed for i, point in enumerate(until)]
-    settled = range(min(LEAST_STEPS, len(until) - 1), len(until))  # the mean of the first few losses is noise
-    steepest = until[max(settled, key=falls.__getitem__)]
-    first = points[min(LEAST_STEPS, len(points)) - 1].smoothed
+    steepest = until[max(range(min(LEAST_STEPS, lowest.step), len(until)), key=falls.__getitem__)]
+    first = settled[0].smoothed
     has_fallen = lowest.smoothed < (1 - LEAST_FALL) * first
     has_risen = diverged_at is not None or points[-1].smoothed > lowest.smoothed + RISE * (first - lowest.smoothed)
     lr, rule = (lowest.lr / 10, A_TENTH) if has_risen else (steepest.lr, STEEPEST)

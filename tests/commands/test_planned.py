@@ -1,6 +1,7 @@
 """`plan=` through the command: what is typed wins, the plan is stored, and a resumed run keeps it."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -110,6 +111,20 @@ def test_the_time_that_planning_takes_is_of_the_budget(train, tmp_path, monkeypa
     status, _, _ = train("plan=quick", *TINY, "model=resnet8", "trainer.time_budget=4 s", "hydra.run.dir=run")
     assert status == 0
     assert record_of(tmp_path / "run")["time_budget"]["taken_seconds"] > 100
+
+
+def test_the_plan_knows_what_reading_the_images_took(train, tmp_path, monkeypatch):
+    measure = make.measure_fingerprint
+
+    def measured(*arguments):
+        time.sleep(0.6)
+        return measure(*arguments)
+
+    monkeypatch.setattr(make, "measure_fingerprint", measured)
+    for name, is_read in (("first", True), ("again", False)):
+        assert train("plan=quick", *TINY, *SHORT, f"hydra.run.dir={name}")[0] == 0
+        facts = json.loads((tmp_path / name / "fingerprint.json").read_text())
+        assert (facts["planning_seconds"] >= 0.6) == is_read
 
 
 def test_values_of_an_experiment_count_as_typed(train, tmp_path):
@@ -374,6 +389,7 @@ def own_config(folder, group, **files):
         (["trainer=fast"], {"trainer.cpu_bf16"}),
         (["trainer.epochs=2.5"], {"trainer.epochs", "data.augment.erase"}),
         (["trainer.label_smoothing=0.1"], {"loss.label_smoothing"}),
+        (["data.augment.resized_crop=[0.5,1]"], {"data.augment.crop"}),
         (["trainer=deterministic"], set()),
         (["trainer=default"], set()),
     ],
@@ -384,6 +400,13 @@ def test_what_is_chosen_as_a_whole_counts_as_typed(train, typed, left_out):
     assert status == 0
     assert left_out <= {*usual, "trainer.cpu_bf16"}
     assert not left_out & set(choices_of(err))
+
+
+def test_no_second_kind_of_crop_is_chosen(train):
+    large = [item.replace("image_size=8", "image_size=64") for item in TINY]
+    for typed, is_chosen in (("seed=0", True), ("data.augment.crop=0", True), ("data.augment.crop=4", False)):
+        _, _, err = train("plan=good", *large, typed, "--cfg", "job")
+        assert ("data.augment.resized_crop" in choices_of(err)) == is_chosen
 
 
 def test_what_files_of_the_user_set_counts_as_typed(train, tmp_path):
@@ -455,6 +478,13 @@ def test_nets_are_measured_in_the_precision_of_the_run(train, monkeypatch):
         measured.clear()
         train("plan=good", *TINY, "trainer.device=cpu", "trainer.time_budget=30 s", typed, "--cfg", "job")
         assert set(measured) == expected, typed  # the others are known from the first commands
+
+
+def test_bf16_is_chosen_only_where_the_precision_is_automatic(train, monkeypatch):
+    monkeypatch.setattr(make, "has_bf16_matrix_units", lambda: True)
+    for typed, is_chosen in (("trainer.precision=auto", True), ("trainer.precision=fp32", False)):
+        _, _, err = train("plan=good", *TINY, "trainer.device=cpu", typed, "--cfg", "job")
+        assert ("trainer.cpu_bf16" in choices_of(err)) == is_chosen
 
 
 def test_rates_are_measured_again_after_a_week_and_with_another_torch(train, monkeypatch):
@@ -565,6 +595,8 @@ def test_images_that_the_plan_holds_out_are_not_counted(train, tmp_path):
     ("typed", "keys"),
     [
         (["init_from=weights.pt"], {"optimizer.lr": "0.01", "schedule": "cosine"}),
+        (["init_from=weights.pt", "schedule.warmup_start=0.1"], {"schedule": "cosine"}),
+        (["init_from=weights.pt", "schedule.peak_at=30%"], {"optimizer.lr": "0.01", "schedule": "one_cycle"}),
         (["model=torchvision", "model.weights=DEFAULT"],
          {"optimizer.lr": "0.01", "optimizer.head_lr": "0.1", "schedule": "cosine"}),
         (["model=torchvision"], {"optimizer.lr": "0.025", "schedule": "one_cycle"}),

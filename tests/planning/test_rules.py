@@ -23,6 +23,7 @@ FACTS = {
 }  # fmt: skip
 MACHINE = {
     "budget": None,
+    "planning_seconds": 0.0,
     "can_resize": False,
     "resize": None,
     "device": "cpu",
@@ -54,6 +55,14 @@ def values(made):
 
 def all_rules():
     return [*(read_rules()[name] for name in ("validation", "batch_size", "resize")), *read_rules()["rules"]]
+
+
+def test_the_time_that_reading_the_images_took_is_not_left_for_epochs():
+    fast, slow, late = (
+        plan(machine={"budget": 300.0, "planning_seconds": spent}).epochs for spent in (0.0, 150.0, 900.0)
+    )
+    assert late == 1
+    assert late < slow <= fast / 2
 
 
 def test_a_plan_is_the_same_for_the_same_facts():

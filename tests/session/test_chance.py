@@ -91,6 +91,12 @@ def test_validation_images_that_guesses_may_have_right_say_nothing(counts, caplo
     assert not caplog.records
 
 
+def test_validation_images_too_few_to_tell_the_training_accuracy_from_guesses_say_nothing(caplog):
+    for train, said in ((70.7, 0), (99, 1)):
+        ChanceCheck(loaders_of(5, 5, 4), epochs=24).after_epoch([row(train, 57.1)] * 12)
+        assert len(caplog.records) == said
+
+
 def test_the_best_of_many_epochs_may_be_a_guess(caplog):
     ChanceCheck(loaders_of(12, 12), epochs=30).after_epoch([*[row(98, 50)] * 20, row(98, 70.8), *[row(98, 50)] * 9])
     assert len(caplog.records) == 1

@@ -17,6 +17,7 @@ LOOKAHEAD = "trainer.averaging=lookahead"
         (["trainer.averaging=ema", "trainer.swa_start=0.5"], "trainer.averaging=swa"),
         (["trainer.averaging=swa", "trainer.lookahead_k=7"], LOOKAHEAD),
         (["trainer.lookahead_buffers=true"], LOOKAHEAD),
+        (["trainer.precision=fp32", "trainer.cpu_bf16=true"], "trainer.precision=auto"),
         (["trainer.resolution_multiple=4"], "trainer.resolution"),
         (["schedule.warmup_shape=constant"], "schedule.warmup"),
         (["data.augment.erase_area=[0.1,0.2]"], "data.augment.erase"),

@@ -100,7 +100,14 @@ def test_the_first_few_losses_do_not_count_as_the_fastest_fall():
     losses = curve(rises=True)
     noisy = [4.0, 3.0, 2.5, *losses[3:]]
     assert suggest_lr(points(noisy), None).steepest.step in (40, 41)
-    assert suggest_lr(points([2.0, 1.0, 3.0]), None).steepest.step == 1
+
+
+def test_a_first_loss_that_happens_to_be_the_lowest_is_no_minimum():
+    rising = [2.0, *[2.3] * 60, *(2.3 * 1.1**step for step in range(20))]
+    assert suggest_lr(points(rising), 1.0).lr is None
+    falling = [1.0, *curve(rises=True)]
+    assert suggest_lr(points(falling), None).lowest.step == 1 + suggest_lr(points(curve(rises=True)), None).lowest.step
+    assert suggest_lr(points([2.0, 1.0, 3.0]), 1.0).lr is None
 
 
 def test_a_loss_that_does_not_fall_suggests_nothing():

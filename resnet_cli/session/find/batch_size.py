@@ -19,6 +19,7 @@ import torch
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.errors import InputError, is_out_of_memory
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.logs import without_repeats
 from resnet_cli.session import build
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.device import device_of
@@ -76,15 +77,15 @@ def find_batch_size(config: RunConfig, run: RunDir, context: RunContext) -> tupl
         StoppedError: a signal arrived.
     """
     device = device_of(config.trainer)
-    configured = build.batch_size(config.data)
-    samples = len(build.partition(config.data).train_indices)
     attempt = partial(try_batch_size, config, run, context)
-    with memory_margin(device):
+    with memory_margin(device), without_repeats():
+        samples = len(build.partition(config.data).train_indices)
+        configured = min(build.batch_size(config.data), samples)
         if device.type == "cpu":
             trials, why = fastest(attempt, samples), f"the smallest within {CLOSE:.0%} of the fastest"
             chosen = choose_fastest(trials)
         else:
-            trials, why = largest(attempt, min(configured, samples), samples), f"with {MARGIN:.0%} of memory to spare"
+            trials, why = largest(attempt, configured, samples), f"with {MARGIN:.0%} of memory to spare"
             chosen = max((trial for trial in trials if trial.fits), key=lambda trial: trial.batch_size)
     hint = scaled_lr(chosen, configured)
     logger.info("type    data.batch_size=%d  (%s)", chosen.batch_size, why)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.data import Loaders
 from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.plots.lr_range import draw_lr_range
 from resnet_cli.runs.folder import RunDir
@@ -56,7 +57,7 @@ def find_lr(config: RunConfig, run: RunDir, context: RunContext) -> tuple[dict[s
     facts = {
         "suggestion": found.lr, "override": override, "rule": found.rule, "lowest": asdict(found.lowest),
         "steepest": asdict(found.steepest), "diverged_at": diverged_at, "steps": len(points), "configured_lr": base,
-        "groups": others, "batch_size": loaders.train.batch_size,
+        "groups": others, "batch_size": _images_of_step(loaders),
         "optimizer": type(trainer.state.optimizer).__name__, "device": str(trainer.device),
     }  # fmt: skip
     return facts, [asdict(point) for point in points]
@@ -81,7 +82,7 @@ def _other_rates(prepared: PreparedRun, rates: Sequence[float], scale: float) ->
 def _log(
     prepared: PreparedRun, found: LrSuggestion, steps: int, override: str | None, others: Mapping[str, float]
 ) -> None:
-    size = prepared.loaders.train.batch_size
+    size = _images_of_step(prepared.loaders)
     end = f"the loss diverged at {found.diverged_at:.2g}" if found.diverged_at else "the loss did not diverge"
     logger.info("steps   %d on batches of %d, the learning rate rising from 1e-06; %s", steps, size, end)
     logger.info("lowest  smoothed loss %.4f at %.2g, falling fastest at %.2g", *_lowest_and_steepest(found))
@@ -92,6 +93,11 @@ def _log(
     if others:
         listed = ", ".join(f"{name} {lr:.2g}" for name, lr in others.items())
         logger.info("groups  with learning rates of their own, in the same proportion: %s", listed)
+
+
+def _images_of_step(loaders: Loaders) -> int:
+    """Return the images of a step: those of a batch, but at most all training images."""
+    return min(loaders.train.batch_size, loaders.train.samples)
 
 
 def _lowest_and_steepest(found: LrSuggestion) -> tuple[float, float, float]:

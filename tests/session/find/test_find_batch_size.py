@@ -92,6 +92,16 @@ def test_on_a_cpu_the_fastest_size_is_printed_with_its_table(train, tmp_path, qu
     ]
 
 
+def test_notices_of_the_data_are_printed_once_and_a_batch_of_all_images_counts_as_such(train, tmp_path, quick):
+    status, out, err = train(*tiny("find=batch_size", "data.count=20", "data.batch_size=64", "hydra.run.dir=found"))
+    assert (status, err) == (0, "")
+    found = json.loads((tmp_path / "found/find_batch_size.json").read_text())
+    assert len(found["rows"]) > 1
+    assert out.count("nothing held out") == 1
+    assert found["configured"] == found["training_images"] < 20
+    assert f" at {found['training_images']};" in out
+
+
 @pytest.mark.parametrize("where", ["step", "evaluation"])
 def test_memory_counts_in_steps_and_in_the_evaluation(train, tmp_path, quick, monkeypatch, where):
     sizes = []

@@ -38,6 +38,15 @@ def test_what_is_found_depends_on_the_seed_alone(train, tmp_path, monkeypatch):
     assert a == b != c
 
 
+def test_a_batch_of_all_training_images_is_named_with_their_number(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("resnet_cli.training.lr_range.STEPS", 20)
+    status, out, _ = train(*tiny("find=lr", "data.count=20", "data.batch_size=64", "hydra.run.dir=found"))
+    assert status == 0
+    found = json.loads((tmp_path / "found/find_lr.json").read_text())
+    assert found["batch_size"] < 20
+    assert f"on batches of {found['batch_size']}," in out
+
+
 def test_groups_with_rates_of_their_own_are_named(train, tmp_path):
     status, out, _ = train(*tiny("find=lr", "+optimizer.groups.bias.lr=0.01", "hydra.run.dir=found"))
     assert status == 0

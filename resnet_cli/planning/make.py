@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from resnet_cli.planning.choices import Plan
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
 from resnet_cli.planning.rules import make_plan, read_rules
-from resnet_cli.planning.step_times import MOST_SECONDS, images_per_second
+from resnet_cli.planning.step_times import MOST_SECONDS, PLANNING_RESERVE, images_per_second
 from resnet_cli.planning.typed import start_of_weights, typed_values
 from resnet_cli.runs.environment import cpu_name
 from resnet_cli.runs.logs import quiet
@@ -86,13 +87,13 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
     can_resize = "data.image_size" not in typed and "image_size" in data and data["image_size"] is None
     node = {**data, "image_size": PLANNED_SIDE} if can_resize else data
     planner = _Measurer(settings, node, items, config_dir, machine, can_resize=can_resize)
-    began = time.monotonic()
+    began = monotonic()
     facts = planner.fingerprint()
-    seconds = time.monotonic() - began
+    seconds = monotonic() - began
     _require_enough(facts)
     circumstances = {
         "budget": parse_seconds(settings["trainer"].get("time_budget")),
-        "planning_seconds": round(seconds, 1),
+        "planning_seconds": round(seconds, 1) if seconds > PLANNING_RESERVE else 0.0,
         "can_resize": can_resize,
         "resize": data.get("resize") if can_resize or isinstance(data.get("image_size"), int) else None,
         "device": machine.device.type,

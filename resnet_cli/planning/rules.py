@@ -45,11 +45,11 @@ def make_plan(
         fingerprint: See `resnet_cli.planning.fingerprint`.
         typed: Keys that the user typed, or that an experiment sets, with their values; groups with their options.
         machine: The circumstances: `device`, `bf16`, `budget` in seconds or None, `planning_seconds` (of the budget,
-            which reading the images took), `can_resize` (whether a side may be chosen), `resize` (how files become
-            squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of torchvision whose published weights are
-            on this machine), `validates` (whether there are validation images), `holds_out` (whether they are held out
-            of the training images) and `start` (where the weights of a net that the user chose come from: `published`,
-            `run`, or None).
+            which reading the images took; 0 if the reserve for planning covers them), `can_resize` (whether a side may
+            be chosen), `resize` (how files become squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of
+            torchvision whose published weights are on this machine), `validates` (whether there are validation images),
+            `holds_out` (whether they are held out of the training images) and `start` (where the weights of a net that
+            the user chose come from: `published`, `run`, or None).
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
         accepts: Returns whether the options of groups accept the keys of these groups that were typed.

@@ -18,6 +18,7 @@ MOST_CALLS = 5
 MOST_SECONDS = 1.5  # spent on gradients, and again on updates, after which no further call is timed
 USABLE_SHARE = 0.85  # of the budget, for steps; the rest is for validation, saving and the test
 LEAST_RESERVE = 10.0  # seconds of the budget that are kept for starting and planning
+PLANNING_RESERVE = 5.0  # of these, for planning; so that plans from cached measurements do not depend on its time
 # Of an epoch besides its steps: saving, logging and validation took 0.12 s on the digits and 0.14 s on 450 photographs
 # with ResNet-8; the share above is for validation that takes longer.
 EPOCH_SECONDS = 0.1

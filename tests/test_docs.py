@@ -28,6 +28,12 @@ def test_every_key_has_its_row():
     assert "trainer.averaging_deca" not in rows
 
 
+def test_every_key_has_a_meaning_but_those_of_torch_that_no_option_sets():
+    empty = re.findall(r"^\| `([^`]+)` \|.*\|  \|$", GENERATORS["keys"](), re.MULTILINE)
+    rare = ("maximize", "capturable", "differentiable", "decoupled_weight_decay")
+    assert set(empty) <= {f"optimizer.{key}" for key in rare}
+
+
 @pytest.mark.parametrize(
     ("key", "default"),
     [

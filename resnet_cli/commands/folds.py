@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -83,7 +84,8 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
         problems.append(f"{flag}: takes one sweep")
     sweep = expand_home(options.run, "RUN")
     if not sweep.is_dir():
-        problems.append(f"{options.run}: {'not a folder' if sweep.exists() else 'no such folder'}")
+        problem = "not a folder" if sweep.exists() else f"no such folder{similar_file(sweep)}"
+        problems.append(f"{options.run}: {problem}")
     folder = None if options.out is None else expand_home(options.out, "--out")
     if folder is not None and folder.exists() and not folder.is_dir():
         problems.append(f"--out={folder}: is a file; the files go into a folder")

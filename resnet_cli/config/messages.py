@@ -46,7 +46,7 @@ TEMPLATES: dict[Kind, str] = {
     "torchvision.models; if you trust it, pass trust=true",
     "untrusted": "{given} is named only in a stored config and is not among the parts of resnet-cli, torch.nn, "
     "torch.optim, torchvision.models and torchvision.transforms that this key allows; if you trust it, pass "
-    "{key}={value} or trust=true",
+    "{key}={value} or trust=true (--trust of resnet-eval, resnet-predict and resnet-export)",
 }
 
 

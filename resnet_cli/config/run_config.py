@@ -48,11 +48,11 @@ class RunConfig:
         seed_init: Seed of the weights; None is `seed`. On the command line it is `seed.init`, and so on.
         seed_order: Seed of the order of samples; None is `seed`.
         seed_augment: Seed of augmentation, and of dropout and the like; None is `seed`.
-        resume: A run folder, or `auto` to continue from the last checkpoint in the output folder if there is one.
+        resume: A run folder, or `auto` to continue from the last checkpoint in `hydra.run.dir`, if there is one.
         init_from: A run, a checkpoint or a file of weights that are loaded at the start.
         teacher: A run, or a checkpoint, whose predictions are learnt too.
-        distillation: The loss of learning from `teacher`; None is `DEFAULT_DISTILLATION`.
-        plan: How the config was planned: quick, good or best; None if it was not.
+        distillation: The loss of learning from `teacher`; None has temperature 4 and weight 0.9.
+        plan: Level of the plan that chooses all settings not given; None chooses nothing.
         reproduce: A run that is trained again in a new folder and compared; see `resnet_cli.session.reproduction`.
         find: Instead of training, find a setting by trying it; see `resnet_cli.session.find`.
         resume_force: Resume although the config or the data have changed.

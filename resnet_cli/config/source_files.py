@@ -2,11 +2,18 @@
 
 import ast
 import importlib.util
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+
+
+def search_working_folder() -> None:
+    """Let modules in the working folder be imported; it is searched last, so that it shadows nothing."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,10 @@ def _common_prefix(a: str, b: str) -> int:
 
 
 def similar_file(path: Path) -> str:
-    """Return `; did you mean X?` for a file beside a missing one whose name is similar; an empty string if none is."""
+    """Return `; did you mean X?` for a file or folder beside a missing one with a similar name, or an empty string."""
     try:
         names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
+    except (OSError, ValueError):  # the folder is missing too, or the name is not valid
         return ""
     similar = nearest_name(path.name, names)
     return f"; did you mean {path.with_name(similar)}?" if similar and similar != path.name else ""

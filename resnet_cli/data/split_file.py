@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.json_text import parse_json
-from resnet_cli.config.suggestions import nearest_name
+from resnet_cli.config.suggestions import nearest_name, similar_file
 from resnet_cli.config.values import format_value
 from resnet_cli.data.datasets.layout import SPLIT_NAMES
 from resnet_cli.data.selection import NumberedNames
@@ -129,6 +129,8 @@ def read_split_file(
 def _load(path: Path, setting: str) -> Mapping[str, Any]:
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{setting}: no such file{similar_file(path)}") from None
     except OSError as error:
         raise InputError(f"{setting}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:

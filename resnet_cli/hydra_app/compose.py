@@ -161,7 +161,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
         InputError: the config or an item is wrong; lists all problems.
     """
     if config_dir is not None and not Path(config_dir).is_dir():
-        raise InputError(f"--config-dir={config_dir}: no such folder")
+        raise InputError(f"--config-dir={config_dir}: no such folder{similar_file(Path(config_dir))}")
     runs = [item for item in items if is_run(item)]
     if len(runs) > 1:
         raise InputError(f"{', '.join(runs)}: give one run folder")

@@ -1,6 +1,5 @@
 """What the user adds to configs: groups in `./conf` and in the folder of --config-dir, and classes beside them."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,6 +10,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from resnet_cli.config.paths import config_folders
+from resnet_cli.config.source_files import search_working_folder
 from resnet_cli.hydra_app.file_source import Notes, active_notes, use_checked_files
 from resnet_cli.hydra_app.plugins import add_launcher_options
 
@@ -40,8 +40,7 @@ def user_configs(options: Sequence[str]) -> Iterator[None]:
     Plugins.instance().register(UserConfigs)
     use_checked_files()
     add_launcher_options()
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # appended, so that it shadows nothing
+    search_working_folder()
     folders = _active_folders.set(config_folders(options)[:-1])
     notes = active_notes.set(Notes())
     try:

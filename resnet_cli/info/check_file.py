@@ -11,6 +11,7 @@ import yaml
 from resnet_cli.config import stored, trust, validation
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.presets import HYDRA_GROUPS
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.config.yaml_errors import YAML_ERRORS, describe_yaml_error, display_path
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -34,7 +35,7 @@ def check_file(name: str, items: list[str], config_dir: str | None) -> str:
     """
     path = expand_home(name, "--check")
     if not path.is_file():
-        raise InputError(f"--check {name}: no such file")
+        raise InputError(f"--check {name}: no such file{similar_file(path)}")
     if path.suffix != ".yaml":
         raise InputError(f"--check {name}: is not a config; its name must end in .yaml")
     content = _read(path)

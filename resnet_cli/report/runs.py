@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.runs.folder import RunDir
@@ -93,7 +94,8 @@ def _resolve_folder(text: str) -> Path:
     if path.suffix == ".pt" and path.parent.name == "checkpoints":
         path = path.parent.parent
     if not path.is_dir():
-        raise InputError(f"{text}: {'not a folder' if path.exists() else 'no such folder'}")
+        problem = "not a folder" if path.exists() else f"no such folder{similar_file(path)}"
+        raise InputError(f"{text}: {problem}")
     return path
 
 

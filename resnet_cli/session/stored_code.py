@@ -1,4 +1,4 @@
-"""Import the user's own classes from the code stored with a run, if their modules are not found otherwise.
+"""Import the user's own classes from the working folder, or from the code stored with a run if found nowhere else.
 
 Only runs that the user trusts are used: the stored code may have been written by somebody else.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.signatures import signature
-from resnet_cli.config.source_files import module_source
+from resnet_cli.config.source_files import module_source, search_working_folder
 from resnet_cli.config.trust import own_class_overrides
 from resnet_cli.errors import InputError
 from resnet_cli.runs.code import MODULES
@@ -20,18 +20,21 @@ from resnet_cli.runs.folder import RunDir
 _folder_of: dict[str, Path] = {}  # by top-level module, the folder it comes from; a process imports a module once
 
 
-def find_stored_modules(run: RunDir, settings: Mapping[str, Any]) -> None:
-    """Let modules of a config's own classes be imported from a run's `code/` if they are found nowhere else.
+def find_stored_modules(run: RunDir | None, settings: Mapping[str, Any]) -> None:
+    """Let modules of a config's own classes be imported from the working folder, or else from a run's `code/`.
 
-    The folder is searched first from then on, so that the modules which these import are the run's too.
+    The folder in `code/` is searched first from then on, so that the modules which these import are the run's too.
 
     Args:
-        run: A run that the user trusts.
+        run: A run that the user trusts; None for a checkpoint outside of one.
         settings: Its config.
 
     Raises:
         InputError: the module was taken from another run's code before.
     """
+    search_working_folder()
+    if run is None:
+        return
     folder = (run.code / MODULES).resolve()
     for override in own_class_overrides(settings):
         key, _, target = override.partition("=")

@@ -24,6 +24,7 @@ from resnet_cli.runs.weight_files import checkpoint_weights
 from resnet_cli.session import build
 from resnet_cli.session.load import data_sizes, resolve_checkpoint
 from resnet_cli.session.paths import located_settings, recorded_paths, require_recorded_data
+from resnet_cli.session.stored_code import find_stored_modules
 from resnet_cli.session.trusted_kinds import check_kinds
 from resnet_cli.training.averaging import load_averages
 from resnet_cli.training.backend import Backend
@@ -181,6 +182,8 @@ def open_trained(
     if run is not None and checkpoint not in (None, *CHECKPOINTS):
         _require_checkpoint_of(run, file, settings)
     named = named or {}
+    if trust:
+        find_stored_modules(run, settings)
     check_node("model", settings.get("model"), trust=trust, named=named)
     in_size, num_classes = data_sizes(payload, file)
     weights = checkpoint_weights(payload, file).tensors
@@ -283,10 +286,7 @@ def _backend(trainer: Any, device: str | None, precision_name: str | None) -> Ba
     node = trainer if isinstance(trainer, Mapping) else {}
     stored = str(node.get("device") or "auto")
     precision: Any = precision_name or node.get("precision") or "fp32"
-    options: dict[str, Any] = {
-        "channels_last": node.get("channels_last") is True,
-        "cpu_bf16": node.get("cpu_bf16") is True,
-    }
+    options: dict[str, Any] = {name: node.get(name) is True for name in ("channels_last", "cpu_bf16")}
     try:
         return Backend.resolve(stored if device is None else device, precision, **options)
     except (ValueError, TypeError) as error:

@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from resnet_cli.config.paths import is_path_key
 from resnet_cli.config.run_length import BUDGET, EPOCHS
 from resnet_cli.config.stored import SAFE_TO_CHANGE
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.overrides import override_keys
@@ -90,7 +91,7 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
     """Yield the commands of the sweep in folder `value`, with overrides applied to each."""
     folder = expand_home(value, "resume")
     if not folder.is_dir():
-        raise InputError(f"{value}: no such sweep folder")
+        raise InputError(f"{value}: no such sweep folder{similar_file(folder)}")
     if RunDir(folder).exists:
         raise InputError(f"{value}: a run, not a sweep; resume it without -m")
     for stored in SweepDir(folder).commands():

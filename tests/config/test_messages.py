@@ -52,7 +52,7 @@ LINES = [
     (Problem("model._target_", "untrusted", "a.Net"),
      "model._target_: a.Net is named only in a stored config and is not among the parts of resnet-cli, torch.nn, "
      "torch.optim, torchvision.models and torchvision.transforms that this key allows; if you trust it, pass "
-     "model._target_=a.Net or trust=true"),
+     "model._target_=a.Net or trust=true (--trust of resnet-eval, resnet-predict and resnet-export)"),
     (Problem("teacher=run", "untrusted teacher", "a.Net"),
      "teacher=run: its config names a.Net, which is not part of resnet-cli, torch.nn or torchvision.models; if you "
      "trust it, pass trust=true"),

@@ -3,13 +3,17 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from resnet_cli.commands.eval import run as evaluate
+from resnet_cli.commands.predict import run as predict
 from resnet_cli.config import signatures, source_files
 from resnet_cli.runs import checkpoints
 from resnet_cli.session import stored_code
+from tests.support.doc_places import write_images
 from tests.support.runs import assert_same_end, record_of, tiny
 
 NET = """
@@ -255,6 +259,20 @@ def test_own_classes_are_taken_from_the_run_if_it_is_trusted(train, own_class):
     assert "resume=b trust=true trainer.epochs=4" in out
     assert "identical to there/a" in out
     assert (own_class / "b/code/modules/reproduced_widths.py").read_text() == "WIDTH = 3\n"
+
+
+@pytest.mark.parametrize("folder", ["", "there"])  # without the modules, and with them
+def test_companion_commands_find_own_classes_of_a_trusted_run(own_class, monkeypatch, capsys, folder):
+    monkeypatch.chdir(own_class / folder)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(Path.cwd()))])
+    run = str(own_class / "there/a")
+    write_images(own_class / "images", count=1)
+    assert evaluate([run, "--resamples", "0"]) == 2
+    assert "--trust of resnet-eval" in capsys.readouterr().err
+    assert evaluate([run, "--resamples", "0", "--trust"]) == 0
+    assert predict([run, str(own_class / "images"), "--trust"]) == 0
+    source = Path(sys.modules["reproduced_nets"].__file__)
+    assert source.parent == (Path.cwd() if folder else own_class / "there/a/code/modules")
 
 
 @pytest.mark.slow

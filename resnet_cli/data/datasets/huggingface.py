@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from resnet_cli.config.ranges import Between, NotEmpty
-from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.suggestions import did_you_mean, similar_file
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.array_files import NamedArray
 from resnet_cli.data.datasets.array_labels import to_labels
@@ -161,7 +161,7 @@ def _find_snapshot(name: str, revision: str | None) -> str | None:
 def _load_from_disk(path: Path, subset: str | None) -> Tables:
     """Load a Parquet file, a folder of Parquet files, or a folder of `save_to_disk`."""
     if not path.exists():
-        raise InputError(f"data.root={path} does not exist")
+        raise InputError(f"data.root={path} does not exist{similar_file(path)}")
     library = _import_library()
     setting, absolute = f"data.root={path}", str(path.resolve())
     if path.is_dir() and any((path / name).is_file() for name in SAVED):

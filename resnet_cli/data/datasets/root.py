@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.data.datasets.layout import SPLIT_NAMES, ScanReport, is_folder, list_entries
 from resnet_cli.data.images.archive import SUFFIXES, is_archive, unpack_once
 from resnet_cli.data.images.cache import find_cache_folder
@@ -62,7 +63,7 @@ def find_root(
         return Root(path, path.resolve().name)
     more = f": {expected}" if expected else ""
     if not path.exists():
-        raise InputError(f"data.root={path} does not exist{more}")
+        raise InputError(f"data.root={path} does not exist{similar_file(path) or more}")
     if not is_archive(path):
         raise InputError(
             f"data.root={path} is neither a folder nor, by its name, an archive (.zip, .tar, .tar.gz ...){more}"

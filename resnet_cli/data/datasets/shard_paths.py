@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from resnet_cli.config.path_patterns import ADDRESS, WILDCARD, expand_braces
-from resnet_cli.config.suggestions import nearest_name
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.data.datasets.table import raise_problems
 from resnet_cli.data.images.remote import RemoteFile
 from resnet_cli.errors import InputError
@@ -105,8 +105,4 @@ def _find_missing(paths: Sequence[Path], key: str) -> list[str]:
 def _describe_missing(path: Path) -> str:
     if path.exists():
         return f"{path} is not a file"
-    try:
-        nearest = nearest_name(path.name, [entry.name for entry in path.parent.iterdir()])
-    except OSError:
-        nearest = ""
-    return f"{path} does not exist" + (f"; did you mean {path.with_name(nearest)}?" if nearest else "")
+    return f"{path} does not exist{similar_file(path)}"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.counts import counted
-from resnet_cli.config.suggestions import did_you_mean, nearest_name
+from resnet_cli.config.suggestions import did_you_mean, similar_file
 from resnet_cli.data.datasets.label_checks import refuse_measurements
 from resnet_cli.data.datasets.layout import SPLIT_NAMES, format_names
 from resnet_cli.data.datasets.samples import Samples
@@ -168,13 +168,10 @@ def _is_file(path: Path) -> bool:
 def _describe_missing(name: str, base: Path) -> str:
     """Return a message that a file is missing, with the nearest name in its folder."""
     path = base / name
-    try:
+    with suppress(OSError, ValueError):  # as in `_is_file`
         if path.is_dir():
             return f"{path} is a folder"
-        nearest = nearest_name(path.name, [entry.name for entry in path.parent.iterdir()])
-    except (OSError, ValueError):  # the folder is missing too, or the name is not valid
-        nearest = ""
-    return f"{path} does not exist" + (f"; did you mean {path.with_name(nearest)}?" if nearest else "")
+    return f"{path} does not exist{similar_file(path)}"
 
 
 def _read_splits(table: Table, column: str | None) -> list[str]:

@@ -253,12 +253,7 @@ class CompiledStepper(Stepper):
         return {tensor.data_ptr() for tensor in [*self._mutable_tensors(), *tensors_of(self._initial_state)]}
 
     def _mutable_tensors(self) -> list[Tensor]:
-        state = self.state
-        return [
-            *state.model.parameters(), *state.model.buffers(), *tensors_of(state.optimizer.state),
-            *(state.average.tensors if state.average else ()),
-            *(state.gradients.tensors if state.gradients is not None else ()),
-        ]  # fmt: skip
+        return [*self.state.tensors, *tensors_of(self.state.optimizer.state)]
 
     @contextmanager
     def _state_restored(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from resnet_cli.config import stored
+from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.values import format_value
@@ -93,11 +94,10 @@ class Reproduction:
         new.update_record(reproduces={**self._record(identical=identical), **outcome})
         not_compared = f"; not compared: {'; '.join(outcome['not_compared'])}" if outcome["not_compared"] else ""
         if identical:
-            epochs = len(trained.rows)
             test = "the test result, " if section(self.run.record, "test") else ""
             logger.info(
-                "identical to %s: the metrics of %d epoch%s, %s%d tensors%s",
-                self.source.path, epochs, "s" if epochs != 1 else "", test, outcome["tensors"], not_compared,
+                "identical to %s: the metrics of %s, %s%d tensors%s",
+                self.source.path, counted(len(trained.rows), "epoch"), test, outcome["tensors"], not_compared,
             )  # fmt: skip
             return
         why = "; ".join(self.differences) or "nothing that the runs record"

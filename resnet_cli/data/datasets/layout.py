@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from resnet_cli.config.counts import counted
 from resnet_cli.errors import InputError
 
 Layout = Literal["auto", "classes", "splits"]
@@ -78,7 +79,7 @@ class ScanReport:
             (self.passed_over, "skipped: no image extension"),
         ):
             if paths:
-                lines.append(f"{len(paths)} file{'s' if len(paths) > 1 else ''} {text}; the first: {paths[0]}")
+                lines.append(f"{counted(len(paths), 'file')} {text}; the first: {paths[0]}")
         return lines
 
 

@@ -152,7 +152,6 @@ class RankLog(RunLog):
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress notices inside this block, since they are logged elsewhere."""
-    logger = logging.getLogger("resnet_cli")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

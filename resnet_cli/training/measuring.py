@@ -8,6 +8,7 @@ from time import monotonic
 
 import torch
 
+from resnet_cli.seeding import random_state_kept
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batching import EpochIterator, overfit_loaders
 from resnet_cli.training.control import RunControl
@@ -160,12 +161,11 @@ def without_trace(stepper: Stepper) -> Iterator[None]:
     initial = {parameter: (values, copy_values(values)) for parameter, values in optimizer.state.items()}
     numbers = {name: getattr(state, name) for name in ("totals", "step", "epoch", "batches", "seconds")}
     scaler, schedule, was_training = state.scaler.state_dict(), stepper.schedule, state.model.training
-    devices = [state.totals.device] if state.totals.device.type == "cuda" else []
     resolution = stepper.resolution
     stepper.schedule, stepper.resolution = (lambda step: 0.0), resolution and resolution.sampled()
     measuring = state.freezing.measuring() if state.freezing is not None else nullcontext()
     try:
-        with torch.random.fork_rng(devices=devices), measuring:
+        with random_state_kept(state.totals.device), measuring:
             yield
     finally:
         stepper.schedule, stepper.resolution = schedule, resolution

@@ -1,6 +1,8 @@
 """Randomness as a function of (seed, purpose, epoch, step): no generator state has to survive a restart."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -37,3 +39,10 @@ def seeded_generator(device: torch.device | str, *parts: int | str) -> torch.Gen
     generator = torch.Generator(device=device)
     generator.manual_seed(derive_seed(*parts))
     return generator
+
+
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Restore torch's random state of the CPU and of a device after the block."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.models.layers.activations import CReLU, Maxout
+from resnet_cli.seeding import random_state_kept
 
 KINDS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Tanh, nn.Sigmoid, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish,
@@ -53,8 +54,7 @@ def activation_statistics(model: nn.Module, images_BCHW: Tensor) -> list[Activat
             layer.register_forward_hook(
                 lambda module, _, outputs, name=name: rows.append(_row(name, module, outputs, len(rows) + 1))
             )
-    cuda = [images_BCHW.device] if images_BCHW.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices=cuda):
+    with torch.no_grad(), random_state_kept(images_BCHW.device):
         twin(images_BCHW)
     return rows
 

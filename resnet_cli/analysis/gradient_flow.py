@@ -14,6 +14,7 @@ from resnet_cli.files import write_atomically
 from resnet_cli.models.scalar_chain import ScalarChain
 from resnet_cli.plots.curves import sanitize_title
 from resnet_cli.plots.panels import mark_series
+from resnet_cli.seeding import random_state_kept
 from resnet_cli.training.gradient_norms import weighted_layers
 
 
@@ -76,8 +77,7 @@ def gradient_flow(
     order: dict[str, None] = {}
     for name, layer in weighted_layers(twin).items():
         layer.register_forward_hook(lambda *_, name=name: order.setdefault(name))
-    cuda = [images_BCHW.device] if images_BCHW.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), torch.enable_grad():
+    with random_state_kept(images_BCHW.device), torch.enable_grad():
         loss_fn(twin(images_BCHW).float(), labels_B).backward()  # type: ignore[no-untyped-call]
     return gradient_norms(twin, list(order))
 

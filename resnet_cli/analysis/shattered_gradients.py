@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_cli.plots.panels import mark_series
-from resnet_cli.seeding import seeded_generator
+from resnet_cli.seeding import random_state_kept, seeded_generator
 
 POINTS, EXTENT = 256, 2.0  # inputs on the line, from -EXTENT to EXTENT, as in the paper
 LAGS = 15
@@ -64,8 +64,7 @@ def input_gradients(model: nn.Module, inputs_NCHW: Tensor) -> Tensor:
         norm.reset_running_stats()
         norm.momentum = 1.0
         norm.train(norm.track_running_stats)
-    cuda = [inputs_NCHW.device] if inputs_NCHW.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), torch.no_grad():
+    with random_state_kept(inputs_NCHW.device), torch.no_grad():
         twin(inputs_NCHW)
     twin.eval()
     inputs_NCHW = inputs_NCHW.detach().requires_grad_()

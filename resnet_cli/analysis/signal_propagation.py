@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from resnet_cli.models.layers.blocks import Residual
 from resnet_cli.plots.panels import mark_series
+from resnet_cli.seeding import random_state_kept
 from resnet_cli.training.gradient_norms import LAYERS
 
 BLOCK_CLASSES = ("BasicBlock", "Bottleneck", "BottleneckBlock")  # of torchvision and timm
@@ -53,8 +54,7 @@ def signal_propagation(model: nn.Module, images_BCHW: Tensor) -> list[SignalRow]
                 lambda _, __, outputs, name=name: branches.update({name: channel_moments(outputs)[1]})
             )
         layer.register_forward_hook(lambda module, _, outputs, name=name: add(name, module, outputs))
-    cuda = [images_BCHW.device] if images_BCHW.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices=cuda):
+    with torch.no_grad(), random_state_kept(images_BCHW.device):
         twin(images_BCHW)
     return rows
 

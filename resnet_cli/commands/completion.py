@@ -18,7 +18,6 @@ SHELLS = ("bash", "zsh", "fish")
 OPTION = ("-sc", "--shell-completion")
 COMMANDS = ("resnet-train", *(f"resnet-{name}" for name in COMPANIONS))
 TAKE_SETTINGS = ("resnet-train", "resnet-info", "resnet-data")
-OPEN_ENDS = ("=", ".", "/", ",")  # a word that ends in one of these continues, so no space is appended
 # Options of Hydra that are completed, with the choices of those that have some.
 TRAIN_FLAGS = {
     "--help": (), "--hydra-help": (), "--version": (), "--multirun": (), "--cfg": ("job", "hydra", "all"),
@@ -27,6 +26,7 @@ TRAIN_FLAGS = {
 }  # fmt: skip
 WITH_FOLDER = ("--config-dir", "-cd")
 
+# In the scripts, a word that ends in one of `=./,` continues, so that no space is appended to it.
 BASH = """\
 _resnet_cli() {{
   local line

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from resnet_cli.commands.eject import eject, eject_run
+from resnet_cli.commands.experiment_file import format_experiment, format_run_as_experiment
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.commands.train.planned import LEVELS, planned
 from resnet_cli.config.config_schema import config_schema
@@ -118,7 +118,7 @@ def _copy(options: argparse.Namespace) -> None:
     if rest:
         raise InputError(f"--copy {name}: is copied unchanged; leave out {' '.join(rest)} and edit the copy")
     if run is not None:
-        _write(options, "experiment", run.path.absolute().name, eject_run(run, options.config_dir))
+        _write(options, "experiment", run.path.absolute().name, format_run_as_experiment(run, options.config_dir))
         return
     preset = find_preset(_presets(options), name)
     _write(options, preset.group, preset.name, preset.text)
@@ -138,7 +138,7 @@ def _copy_plan(options: argparse.Namespace, level: str, items: list[str]) -> Non
     with planned(_arguments(items, options.config_dir)) as plans:
         settings = compose_settings(items, config_dir=options.config_dir).settings
         text = plans.files_of(level)["plan.yaml"]
-    _write_new(target, "experiment", eject(text, items, settings, config_dir=options.config_dir))
+    _write_new(target, "experiment", format_experiment(text, items, settings, config_dir=options.config_dir))
 
 
 def _write(options: argparse.Namespace, group: str, name: str, text: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
+from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
@@ -247,7 +248,7 @@ def _choose_format(requested: str | None, out: Path | None) -> str:
 def _format_group_count(tables: Sequence[Table]) -> str:
     count = sum(len(table.groups) for table in tables)
     protocols = f" of {len(tables)} protocols" if len(tables) > 1 else ""
-    return f"{count} group{'s' if count > 1 else ''}{protocols}"
+    return f"{counted(count, 'group')}{protocols}"
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ from torch import Tensor
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.hashes import hash_images
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.selection import Samples
 
 MAX_BYTES = 2**30  # of images in memory to hash (about 5 s); images of files are hashed when decoded
-
-Samples = tuple[DatasetSplit, Tensor | None]
 
 
 def known_hashes(split: DatasetSplit) -> Tensor | None:
@@ -61,7 +60,7 @@ class LeakCheck:
     """Finds validation and test images that are also training images, without decoding any files for it.
 
     Args:
-        samples: The samples of `train`, `test` and, if there is one, `val`: splits and indices in them.
+        samples: The samples of `train`, `test` and, if there is one, `val`.
     """
 
     def __init__(self, samples: Mapping[str, Samples]) -> None:
@@ -82,12 +81,12 @@ class LeakCheck:
 
     def is_known(self, name: str) -> bool:
         """Return whether the pixels of a split and those of the training images have been hashed."""
-        return all(self._split_hashes(self.samples[each][0]) is not None for each in (name, "train"))
+        return all(self._split_hashes(self.samples[each].split) is not None for each in (name, "train"))
 
     def _selected_hashes(self, name: str) -> Tensor | None:
-        split, indices = self.samples[name]
-        hashes = self._split_hashes(split)
-        return hashes if hashes is None or indices is None else hashes[indices]
+        samples = self.samples[name]
+        hashes = self._split_hashes(samples.split)
+        return None if hashes is None else hashes[samples.indices]
 
     def _split_hashes(self, split: DatasetSplit) -> Tensor | None:
         if isinstance(split.images, LazyImages):
@@ -100,7 +99,6 @@ class LeakCheck:
         return self._hashes[id(split)]
 
     def _describe(self, name: str, position: int) -> str:
-        split, indices = self.samples[name]
-        index = position if indices is None else int(indices[position])
-        is_held_out = name == "val" and split is self.samples["train"][0]
-        return describe_image("train" if is_held_out else name, split, index)
+        samples = self.samples[name]
+        is_held_out = name == "val" and samples.split is self.samples["train"].split
+        return describe_image("train" if is_held_out else name, samples.split, int(samples.indices[position]))

@@ -10,18 +10,15 @@ from torch import Tensor
 
 from resnet_cli.config.counts import counted
 from resnet_cli.data.classes import change_labels, choose_classes
-from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.groups import GroupNames, choose_groups, hold_out_groups, number_folds_of_groups
 from resnet_cli.data.origins import Origins
-from resnet_cli.data.selection import has_file_names, join, replace_parts, with_names
+from resnet_cli.data.selection import Samples, has_file_names, join, replace_parts, with_names
 from resnet_cli.data.split_file import format_split_file, read_split_file
 from resnet_cli.data.splits import log_groups, number_folds, stratified_split, stratified_subset, warn_missing_classes
 from resnet_cli.data.undivided import current_undivided
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
-
-Samples = tuple[DatasetSplit, Tensor | None]
-"""A split of a data set and the indices of samples in it; None for all."""
 
 log = logging.getLogger("resnet_cli")
 
@@ -70,19 +67,13 @@ class Partition:
     @property
     def train_indices(self) -> Tensor:
         """Indices of the training samples in the data set's training split."""
-        split, indices = self.samples["train"]
-        return torch.arange(len(split)) if indices is None else indices
+        return self.samples["train"].indices
 
 
 def format_samples(samples: Mapping[str, Samples]) -> str:
     """Return the text of `splits.json`, which lists the samples of each split."""
-    names: dict[str, Sequence[str]] = {}
-    for part in ("train", "val", "test"):
-        if part in samples:
-            split, indices = samples[part]
-            own = split.names or ()
-            names[part] = own if indices is None else [own[i] for i in indices.tolist()]
-    return format_split_file(names, are_numbers=not has_file_names(samples["train"][0]))
+    names = {part: samples[part].names for part in ("train", "val", "test") if part in samples}
+    return format_split_file(names, are_numbers=not has_file_names(samples["train"].split))
 
 
 def partition(dataset: Dataset, options: SplitOptions) -> Partition:
@@ -105,7 +96,7 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     dataset.validate()
     if options.group is not None:
         dataset = _with_groups(dataset, options.group)
-    samples: dict[str, Samples] = {part: (split, None) for part, split in dataset.splits.items()}
+    samples: dict[str, Samples] = {part: Samples(split) for part, split in dataset.splits.items()}
     if options.splits is not None:
         samples = _assigned_samples(dataset, options.splits, left_out)
     if options.folds is not None:
@@ -117,7 +108,7 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     if options.label_noise:
         samples, changed_labels = _with_label_noise(samples, options, dataset.class_names)
     origins = _describe_origins(dataset.origins, options, has_val=has_val)
-    used = replace_parts(dataset, {part: split for part, (split, _) in samples.items()})
+    used = replace_parts(dataset, {part: own.split for part, own in samples.items()})
     return Partition(used, samples, origins, changed_labels)
 
 
@@ -155,9 +146,9 @@ def _with_groups(dataset: Dataset, pattern: str) -> Dataset:
 def _warn_shared_groups(samples: Mapping[str, Samples]) -> None:
     """Log a warning about groups that the data set itself, or a split file, divides between splits."""
     groups = {
-        part: set(split.groups[_indices(split, indices)].tolist())
-        for part, (split, indices) in samples.items()
-        if split.groups is not None
+        part: set(own.split.groups[own.indices].tolist())
+        for part, own in samples.items()
+        if own.split.groups is not None
     }
     for first, second in combinations(groups, 2):
         shared = groups[first] & groups[second]
@@ -188,35 +179,31 @@ def _assigned_samples(dataset: Dataset, file: str, left_out: frozenset[str]) -> 
         verb = "is" if unused == 1 else "are"
         log.info("%s: %s of the data set %s in no split", setting, counted(unused, "sample"), verb)
     if all(len({part for part, _ in samples}) == 1 for samples in found.values()):
-        return {name: (own[samples[0][0]], torch.tensor([i for _, i in samples])) for name, samples in found.items()}
+        return {
+            name: Samples(own[samples[0][0]], torch.tensor([i for _, i in samples])) for name, samples in found.items()
+        }
     together = join(list(own.values()), setting)
-    return {name: (together, indices) for name, indices in places.items()}
+    return {name: Samples(together, indices) for name, indices in places.items()}
 
 
 def _joined_for_folds(samples: Mapping[str, Samples], setting: str) -> dict[str, Samples]:
     """Return samples with the data set's own validation split joined to the training samples, for folds."""
     if "val" not in samples:
         return dict(samples)
-    (train, train_indices), (val, val_indices) = samples["train"], samples["val"]
-    train_indices, val_indices = _indices(train, train_indices), _indices(val, val_indices)
-    if train is val:
-        return {"train": (train, torch.cat([train_indices, val_indices]).sort().values), "test": samples["test"]}
+    train, val = samples["train"], samples["val"]
+    if train.split is val.split:
+        both = torch.cat([train.indices, val.indices]).sort().values
+        return {"train": Samples(train.split, both), "test": samples["test"]}
     log.info("%s: the folds are of the training and the validation split together", setting)
-    both = torch.cat([train_indices, val_indices + len(train)])
-    return {"train": (join([train, val], setting), both), "test": samples["test"]}
-
-
-def _indices(split: DatasetSplit, indices: Tensor | None) -> Tensor:
-    return torch.arange(len(split)) if indices is None else indices
+    both = torch.cat([train.indices, val.indices + len(train.split)])
+    return {"train": Samples(join([train.split, val.split], setting), both), "test": samples["test"]}
 
 
 def _split_training_set(
     samples: Mapping[str, Samples], options: SplitOptions, class_names: Sequence[str]
 ) -> dict[str, Samples]:
     """Return the samples after holding out validation samples and reducing the training samples to `train_size`."""
-    split, given = samples["train"]
-    available = _indices(split, given)
-    labels = split.labels[available]
+    split, available, labels = samples["train"].split, samples["train"].indices, samples["train"].labels
     groups = None if split.groups is None else split.groups[available]
     kept, held_out = torch.arange(len(labels)), torch.arange(0)
     setting = f"data.val_fraction={options.val_fraction:g}"
@@ -238,9 +225,9 @@ def _split_training_set(
             warn_missing_classes(setting, labels, kept, class_names, "no image to train on")
     except InputError as error:
         raise InputError(*(f"{setting}: {problem}" for problem in error.problems)) from None
-    result: dict[str, Samples] = {"train": (split, available[kept]), "test": samples["test"]}
+    result: dict[str, Samples] = {"train": Samples(split, available[kept]), "test": samples["test"]}
     if options.val_fraction and ("val" in samples or len(held_out)):
-        result["val"] = samples["val"] if "val" in samples else (split, available[held_out])
+        result["val"] = samples["val"] if "val" in samples else Samples(split, available[held_out])
     return result
 
 
@@ -277,14 +264,13 @@ def _with_label_noise(
 
     Validation and test samples are not changed.
     """
-    split, indices = samples["train"]
+    split, indices = samples["train"].split, samples["train"].indices
     if split.labels.ndim == 2:
         raise InputError(f"data.label_noise={options.label_noise:g}: the images have several labels each")
-    indices = _indices(split, indices)
     noisy, changed = change_labels(split, indices, options.label_noise, len(class_names), options.split_seed)
     log.info("data.label_noise=%g: %d of %d labels changed", options.label_noise, len(changed), len(indices))
     names = split.names or ()
     changes = {
         str(names[i]): (class_names[int(split.labels[i])], class_names[int(noisy.labels[i])]) for i in changed.tolist()
     }
-    return {part: (noisy if own is split else own, chosen) for part, (own, chosen) in samples.items()}, changes
+    return {part: own._replace(split=noisy) if own.split is split else own for part, own in samples.items()}, changes

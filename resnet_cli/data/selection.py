@@ -1,9 +1,9 @@
-"""Select samples of a split, join splits, and name samples."""
+"""The samples of a split that a run uses; select samples of a split, join splits, and name samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
-from typing import overload
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -15,6 +15,34 @@ from resnet_cli.data.images.shards import ShardSource
 from resnet_cli.data.images.source import FileSource, ImageSource
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.errors import InputError
+
+
+class Samples(NamedTuple):
+    """Samples of a split of a data set.
+
+    Args:
+        split: The split.
+        chosen: Indices of the samples in the split, int64 [N]; None for all.
+    """
+
+    split: DatasetSplit
+    chosen: Tensor | None = None
+
+    @property
+    def indices(self) -> Tensor:
+        """Indices of the samples in the split, int64 [N]."""
+        return torch.arange(len(self.split)) if self.chosen is None else self.chosen
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of the samples: int64 [N], or bool [N, K] for label sets."""
+        return self.split.labels if self.chosen is None else self.split.labels[self.chosen]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the samples; empty if the split has no names."""
+        names = self.split.names or ()
+        return list(names) if self.chosen is None or not names else [names[i] for i in self.chosen.tolist()]
 
 
 class NumberedNames(Sequence[str]):

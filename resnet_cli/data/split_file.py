@@ -17,7 +17,7 @@ from typing import Any
 from resnet_cli.config.json_text import parse_json
 from resnet_cli.config.suggestions import nearest_name, similar_file
 from resnet_cli.config.values import format_value
-from resnet_cli.data.datasets.layout import SPLIT_NAMES
+from resnet_cli.data.datasets.layout import USUAL_SPLIT_NAMES
 from resnet_cli.data.selection import NumberedNames
 from resnet_cli.errors import InputError
 
@@ -147,12 +147,12 @@ def _parts(content: Mapping[str, Any], setting: str) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     problems = []
     for part in PARTS:
-        taken = [key for key in content if key.lower() in SPLIT_NAMES[part] and _is_part(key, part, content)]
+        taken = [key for key in content if key.lower() in USUAL_SPLIT_NAMES[part] and _is_part(key, part, content)]
         if len(taken) > 1:
             problems.append(f"{setting}: {' and '.join(taken)} are the same split")
         if taken:
             parts[part] = content[taken[0]]
-    every = sorted({name for names in SPLIT_NAMES.values() for name in names})
+    every = sorted({name for names in USUAL_SPLIT_NAMES.values() for name in names})
     problems += [
         f"{setting}: {key} is not a split; did you mean {near}?"
         for key in content
@@ -168,9 +168,9 @@ def _parts(content: Mapping[str, Any], setting: str) -> dict[str, Any]:
 def _is_part(key: str, part: str, content: Mapping[str, Any]) -> bool:
     """Return whether an ambiguous name means this split: `eval` is the test split if no other name is."""
     others = {name.lower() for name in content} - {key.lower()}
-    if key.lower() not in SPLIT_NAMES["test"] or key.lower() not in SPLIT_NAMES["val"]:
+    if key.lower() not in USUAL_SPLIT_NAMES["test"] or key.lower() not in USUAL_SPLIT_NAMES["val"]:
         return True
-    has_test = not others.isdisjoint(set(SPLIT_NAMES["test"]) - set(SPLIT_NAMES["val"]))
+    has_test = not others.isdisjoint(set(USUAL_SPLIT_NAMES["test"]) - set(USUAL_SPLIT_NAMES["val"]))
     return has_test == (part == "val")
 
 

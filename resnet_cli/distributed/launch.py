@@ -18,6 +18,7 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from resnet_cli.distributed.outcomes import RankFailedError, decode_error, read_error
 from resnet_cli.errors import InputError, StoppedError
+from resnet_cli.processes import signal_name
 
 HOST = "127.0.0.1"
 START_METHOD = "spawn"  # a forked process cannot use CUDA, nor OpenMP after its parent has
@@ -177,7 +178,7 @@ def _root_error(place: RankPlace, codes: Sequence[int | None], hung: Mapping[int
         if rank in found:
             continue
         if code is not None and code < 0:
-            return RankFailedError(f"rank {rank} was killed by {signal.Signals(-code).name}")
+            return RankFailedError(f"rank {rank} was killed by {signal_name(-code)}")
         if code:
             return RankFailedError(f"rank {rank} ended with status {code}")
     own = [rank for rank, outcome in found.items() if not outcome["collective"]]

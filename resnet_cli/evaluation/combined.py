@@ -29,6 +29,7 @@ from resnet_cli.evaluation.members import (
     require_same_classes,
     warn_of_separate_starts,
 )
+from resnet_cli.seeding import random_state_kept
 from resnet_cli.session.trained import TrainedRun, open_trained
 from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
 from resnet_cli.training.device import seed_device
@@ -132,8 +133,7 @@ def average_weights(members: Sequence[Member], loaders: Loaders) -> TrainedRun:
     }
     model.load_state_dict(mean)
     if has_batch_norm(model):
-        devices = [first.backend.device] if first.backend.device.type == "cuda" else []
-        with first.backend.switches(), torch.random.fork_rng(devices=devices):
+        with first.backend.switches(), random_state_kept(first.backend.device):
             seed_device(first.backend.device, int(first.settings.get("seed") or 0), "batch norm")
             update_batch_norm(model, loaders.train.epoch(0), autocast=first.backend.autocast)
     return replace(first, model=model.eval(), thresholds=None)  # the members' thresholds are for their own weights

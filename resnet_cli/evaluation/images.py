@@ -155,7 +155,7 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     for part in available if split is None else (split,):
         loader, part_names = _loader(loaders, part), _names(loaders, part)
         if places_K is not None:
-            is_known = _is_known(loaders.samples[part][0].labels[loader.indices], places_K)
+            is_known = _is_known(loaders.samples[part].split.labels[loader.indices], places_K)
             left_out += int((~is_known).sum())
             loader = loader.restricted_to(loader.indices[is_known])
             part_names = [name for name, known in zip(part_names, is_known.tolist(), strict=True) if known]
@@ -201,9 +201,8 @@ def _loader(loaders: Loaders, split: Split) -> BatchLoader:
 
 
 def _names(loaders: Loaders, split: Split) -> list[str]:
-    samples, indices = loaders.samples[split]
-    names = samples.names if samples.names is not None else [str(i) for i in range(len(samples))]
-    return list(names) if indices is None else [names[i] for i in indices.tolist()]
+    samples = loaders.samples[split]
+    return list(map(str, samples.indices.tolist())) if samples.split.names is None else samples.names
 
 
 def _label_mapping(run: TrainedRun, loaders: Loaders, notes: list[str]) -> Tensor | None:

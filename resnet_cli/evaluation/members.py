@@ -48,9 +48,7 @@ class Member:
         """Return the names of the samples of a split, in order; empty if there is no such split."""
         if split not in self.partition.samples:
             return []
-        samples, indices = self.partition.samples[split]
-        names = samples.names or ()
-        return list(names) if indices is None else [names[i] for i in indices.tolist()]
+        return self.partition.samples[split].names
 
     def change(self, split: Split) -> SplitChange | None:
         """Return how a split differs from the one that the run was trained with; None if it does not."""
@@ -58,8 +56,7 @@ class Member:
 
     def labels(self, split: Split) -> list[Any]:
         """Return the class of each sample, or its classes, by name."""
-        samples, indices = self.partition.samples[split]
-        labels = samples.labels if indices is None else samples.labels[indices]
+        labels = self.partition.samples[split].labels
         own = self.partition.dataset.class_names
         if labels.ndim == 1:
             return [own[label] for label in labels.tolist()]

@@ -79,10 +79,9 @@ def collect_references(classifier: Classifier, loaders: Loaders, to_output: Call
         to_output: Logits [N, K] -> the exported output.
     """
     split = "val" if "val" in loaders.samples else "train"
-    samples, indices = loaders.samples[split]
-    indices = torch.arange(len(samples)) if indices is None else indices
-    indices = indices[:MOST]
-    images = read_pixels(samples.images, indices)
+    samples = loaders.samples[split]
+    indices = samples.indices[:MOST]
+    images = read_pixels(samples.split.images, indices)
     if loaders.val is None:  # the training loader augments, so training images are read and normalised here
         batches = [classifier.forward(part) for part in torch.split(images, BATCH)]
     else:
@@ -93,7 +92,7 @@ def collect_references(classifier: Classifier, loaders: Loaders, to_output: Call
             if count >= len(indices):
                 break
     logits = torch.cat(batches)[: len(indices)]
-    labels, names = samples.labels[indices], classifier.class_names
+    labels, names = samples.split.labels[indices], classifier.class_names
     if loaders.class_names != names:  # the images have changed since training
         labels = relabel(labels, find_places(loaders.class_names, names), len(names))
     return References(images, logits, to_output(logits), labels, split)

@@ -49,8 +49,8 @@ def quantise(source: Path, target: Path, loaders: Loaders) -> None:
 
 def calibration_batches(loaders: Loaders) -> Iterator[Tensor]:
     """Yield training images, spread evenly over the training set: uint8 [B, H, W, C]."""
-    samples, indices = loaders.samples["train"]
-    indices = torch.arange(len(samples)) if indices is None else indices
+    samples = loaders.samples["train"]
+    indices = samples.indices
     chosen = indices[torch.linspace(0, len(indices) - 1, min(CALIBRATION_IMAGES, len(indices))).long()]
     for part in torch.split(chosen, BATCH):
-        yield read_pixels(samples.images, part)
+        yield read_pixels(samples.split.images, part)

@@ -60,15 +60,30 @@ def check_options(arguments: Sequence[str]) -> None:
 
 
 def _parser_that_raises(get_args_parser: Callable[[], argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Return Hydra's parser, for which a wrong option is an `InputError`."""
+    """Return Hydra's parser, for which a wrong option is an `InputError`, and so is an abbreviated one.
+
+    `hydra_arguments` looks for whole names, and would not see that `--multi` is a sweep.
+    """
     parser = build_parser(get_args_parser)
-    setattr(parser, "error", _raise_input_error)  # noqa: B010  a method, as type checkers see it
+    parser.allow_abbrev = False
+    options = list(parser._option_string_actions)
+    setattr(parser, "error", partial(_raise_input_error, options))  # noqa: B010  a method, as type checkers see it
     return parser
 
 
-def _raise_input_error(message: str) -> NoReturn:
-    advice = _advise_key(message.removeprefix(UNKNOWN)) if message.startswith(UNKNOWN + "--") else ""
+def _raise_input_error(options: Sequence[str], message: str) -> NoReturn:
+    advice = ""
+    if message.startswith(UNKNOWN + "--"):
+        flags = message.removeprefix(UNKNOWN)
+        advice = _complete_option(flags, options) or _advise_key(flags)
     raise InputError(f"{message}{advice} (--hydra-help lists the options)")
+
+
+def _complete_option(flags: str, options: Sequence[str]) -> str:
+    """Return a hint for the first unknown flag that begins like an option; an empty string if none does."""
+    names = (flag.partition("=")[0] for flag in flags.split())
+    found = next((option for name in names for option in options if len(name) > 2 and option.startswith(name)), None)
+    return f"; did you mean {found}?" if found else ""
 
 
 def _advise_key(flags: str) -> str:

@@ -10,7 +10,7 @@ CORRECTED = re.compile(r"^(?P<key>[\w./]+): (?P<old>\S+) is not allowed; .*; did
 OPTION = re.compile(r"^(?P<key>[\w/]+)=(?P<old>[\w./-]+): no such option; did you mean (?P<new>[\w./-]+)\?")
 MISSING = re.compile(r"^(?P<key>[\w.]+): a value must be given")
 NO_OPTION = re.compile(r"^(?P<group>[\w/]+)=[^:]*: no such option")
-DIVERGED_KEYS = ("resume", "reproduce", "find")
+KEYS_OF_GIVEN_LR = ("resume", "reproduce", "find")  # of runs that keep their learning rate
 
 
 def command_name(argv: Sequence[str]) -> str:
@@ -45,7 +45,7 @@ def hint_for(problems: Sequence[str], command: str, arguments: Sequence[str]) ->
 def hint_after_divergence(command: str, arguments: Sequence[str]) -> str:
     """Return the command that finds a learning rate for a diverged run; empty for runs that must keep theirs."""
     keys = [argument.lstrip("+").partition("=")[0] for argument in arguments]
-    if command != "resnet-train" or "-m" in keys or "--multirun" in keys or set(DIVERGED_KEYS) & set(keys):
+    if command != "resnet-train" or "-m" in keys or "--multirun" in keys or set(KEYS_OF_GIVEN_LR) & set(keys):
         return ""
     return shlex.join([command, *arguments, "find=lr"])
 

@@ -116,7 +116,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     takes_value = False
     for argument in arguments:
         option = argument.partition("=")[0]
-        if len(option) > 2 and "--experimental-rerun".startswith(option):  # argparse accepts abbreviated options
+        if len(option) > 2 and "--experimental-rerun".startswith(option):  # and its abbreviations
             raise InputError("--experimental-rerun: refused, it would run code from a file; use resume=RUN")
         (options if argument.startswith("-") or takes_value else overrides).append(argument)
         takes_value = argument in OPTIONS_WITH_VALUE

@@ -117,8 +117,8 @@ def _measure(analysis: Analysis, composed: Composed, *, alone: bool) -> Series:
 
     A twin that cannot be built is reported on standard error and left out.
     """
-    node, own = composed.settings["model"], composed.settings.get("seed_init")
-    seed = composed.settings["seed"] if own is None else own
+    node, seed_init = composed.settings["model"], composed.settings.get("seed_init")
+    seed = composed.settings["seed"] if seed_init is None else seed_init
     loaders = build.loaders(composed.settings["data"], device=torch.device("cpu"), seed=seed)
     nets: dict[str, nn.Module] = {}
     for label, own in {_residual_label(node): node, **(_twin(node) if alone else {})}.items():

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from resnet_cli.files import expand_home
+from resnet_cli.info.text_table import LABEL_WIDTH
 from resnet_cli.runs.environment import PACKAGES, cpu_name
 
 OPTIONAL_PACKAGES = (
@@ -21,7 +22,6 @@ VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF", "HF_HUB_OFFLINE",
     "RESNET_CLI_DATA", "RESNET_CLI_CACHE", "NO_COLOR", "FORCE_COLOR",
 )  # fmt: skip
-LABEL_WIDTH = 17  # as of the properties of a network
 
 
 def describe_environment() -> dict[str, Any]:

@@ -7,12 +7,12 @@ from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import format_seconds
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.split_names import SPLIT_NAMES
+from resnet_cli.info.text_table import LABEL_WIDTH
 from resnet_cli.runs.card_metadata import scores_of
 from resnet_cli.runs.summary import chosen_split, count_threads, cut, flat_facts, times
 
 Facts = Mapping[str, Any]
 
-LABEL_WIDTH = 17  # as of the properties of a network
 NEWEST = 10  # evaluations, exports and resumes that are shown
 LONGEST_LINE = 500
 

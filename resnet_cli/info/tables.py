@@ -6,7 +6,7 @@ from typing import Any
 from resnet_cli.config.counts import counted
 from resnet_cli.info.analysis_tables import format_analysis
 from resnet_cli.info.run_table import format_run
-from resnet_cli.info.text_table import align_columns
+from resnet_cli.info.text_table import LABEL_WIDTH, align_columns
 
 Report = Mapping[str, Any]
 
@@ -26,7 +26,7 @@ def format_report(report: Report | Sequence[Report]) -> list[str]:
 
 def _format_network(report: Report) -> list[str]:
     facts = {"model": f"{report['model']} ({report['target']})", **_network_facts(report)}
-    lines = [*(f"{name:17}{value}" for name, value in facts.items()), ""]
+    lines = [*(f"{name:{LABEL_WIDTH}}{value}" for name, value in facts.items()), ""]
     if "figure" not in report:
         return [*lines, *_format_layers(report)]
     return [*lines, *format_analysis(report), "", f"figure  {report['figure']}"]

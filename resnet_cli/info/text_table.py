@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+LABEL_WIDTH = 17  # of the labels before facts, in all descriptions of resnet-info
+
 
 def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """Format a table with two spaces between columns; the first `left` are left-aligned, the others right-aligned."""

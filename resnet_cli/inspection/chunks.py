@@ -88,7 +88,7 @@ def look_at_files(images: LazyImages, *, near: bool, workers: int, timeout: floa
     Raises:
         MachineError: A worker has died, or no process can be started.
     """
-    chunks = _Chunks(images, images.cached_rows(), near)
+    chunks = _Chunks(images, images.cached_rows(), near=near)
     if len(images) * (IMAGE_COST + images.source.mean_bytes()) < PROCESS_COST:
         workers = 0
     loader = WorkerDataLoader(chunks, workers=workers, batch_size=None, collate_fn=_identity)
@@ -110,7 +110,7 @@ class _Chunks(TorchDataset[Chunk]):
         near: Compute perceptual hashes too.
     """
 
-    def __init__(self, images: LazyImages, rows: RowReader | None, near: bool) -> None:
+    def __init__(self, images: LazyImages, rows: RowReader | None, *, near: bool) -> None:
         self.images, self.rows, self.near = images, rows, near
         channels, height, width = images.size
         self.shape = (height, width, channels)

@@ -4,7 +4,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from resnet_cli.config.run_config import Node
@@ -46,8 +45,8 @@ class Inspected:
 
     def samples(self, part: str) -> tuple[Survey, Tensor]:
         """Return the survey of the split that a part takes its images from, and their indices in it."""
-        split, indices = self.partition.samples[part]
-        return self.surveys[id(split)], torch.arange(len(split)) if indices is None else indices
+        samples = self.partition.samples[part]
+        return self.surveys[id(samples.split)], samples.indices
 
 
 def survey_data(node: Node, *, near: bool) -> Inspected:

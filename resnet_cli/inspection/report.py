@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import Node
 from resnet_cli.data.classes import describe_names_alike
 from resnet_cli.data.dataset import DatasetSplit
@@ -227,8 +228,7 @@ def _problems(found: Inspected, report: Report) -> list[str]:
     """Return the reasons for which resnet-train would reject these data."""
     problems = []
     if report["damaged"]:
-        count = len(report["damaged"])
-        problems.append(f"{count} image{'s' if count > 1 else ''} cannot be decoded")
+        problems.append(f"{counted(len(report['damaged']), 'image')} cannot be decoded")
     decoded = {size for survey in found.surveys.values() for size in survey.decoded_sizes}
     channels = sorted({size[2] for size in decoded})
     sizes = len({size[:2] for size in decoded})

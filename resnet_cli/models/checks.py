@@ -11,12 +11,8 @@ from resnet_cli.errors import InputError, ModelTooLargeError, first_line
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
-NON_ARCHITECTURE_ARGUMENTS = (
-    "device",
-    "dtype",
-    "return_indices",
-)  # arguments of torch layers that do not affect the architecture
-
+# Arguments of torch layers that do not affect the architecture.
+NON_ARCHITECTURE_ARGUMENTS = ("device", "dtype", "return_indices")
 WINDOW = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0}  # options of layers -> minimum
 
 
@@ -64,12 +60,14 @@ def image_size(in_size: Sequence[int], *, halvings: int = 0, hint: str = "") -> 
 def check_window(key: str, value: object, least: int) -> None:
     """Raise unless a value is a number of pixels of at least `least`, or a pair of them for height and width.
 
+    None and texts are left to the layer: an option that is not given, or `padding=same`.
+
     Raises:
         InputError: the value is neither.
     """
-    pair = value if isinstance(value, list | tuple) else [value, value]
     if value is None or isinstance(value, str):
         return
+    pair = value if isinstance(value, list | tuple) else [value, value]
     if len(pair) != 2 or any(type(number) is not int or not least <= number < 2**31 for number in pair):
         raise InputError(f"{key}={value!r}: must be a whole number {least} or more, or two of them")
 

@@ -53,7 +53,7 @@ def parameter_groups(
     Raises:
         InputError: a pattern is not a regular expression, or matches no parameter that earlier patterns have left.
     """
-    split = [group for _, group in _split_by_pattern(model, decay_norm_and_bias, groups or {})]
+    split = [group for _, group in _split_by_pattern(model, groups or {}, decay_norm_and_bias=decay_norm_and_bias)]
     return with_rates_by_depth(split, model, layer_decay, head_lr, num_classes)
 
 
@@ -89,7 +89,7 @@ def build_optimizer(
     """
     groups = groups or {}
     split: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
-    for pattern, group in _split_by_pattern(model, decay_norm_and_bias, groups):
+    for pattern, group in _split_by_pattern(model, groups, decay_norm_and_bias=decay_norm_and_bias):
         has_own = pattern is not None and groups[pattern].get("optimizer") is not None
         split[pattern if has_own else None].append(group)
     if split and None not in split:
@@ -150,7 +150,7 @@ def match_parameters(model: nn.Module, patterns: Iterable[str]) -> Iterator[tupl
 
 
 def _split_by_pattern(
-    model: nn.Module, decay_norm_and_bias: bool, groups: Groups
+    model: nn.Module, groups: Groups, *, decay_norm_and_bias: bool
 ) -> Iterator[tuple[str | None, dict[str, Any]]]:
     """Yield (pattern, parameter group) pairs; the pattern is None for parameters that match none."""
     split: dict[tuple[str | None, bool], list[Tensor]] = defaultdict(list)

@@ -79,7 +79,7 @@ def _reads_all(node: Node, parts: Partition, device: torch.device) -> bool:
     dataset, backend = parts.dataset, node.get("backend", "auto")
     if backend == "device" or (backend == "auto" and fits_in_memory(dataset, device)):
         return True
-    return (dataset.mean is None or dataset.std is None) and parts.samples["train"][0].shards is None
+    return (dataset.mean is None or dataset.std is None) and parts.samples["train"].split.shards is None
 
 
 def _require_usable(survey: Survey, parts: Partition, *, reads_all: bool) -> None:
@@ -91,10 +91,10 @@ def _require_usable(survey: Survey, parts: Partition, *, reads_all: bool) -> Non
         reads_all: Whether a run reads the others as well.
     """
     split = survey.split
-    used = [part[1] for part in parts.samples.values() if part[0] is split]
     is_used = torch.full((len(split),), reads_all)
-    for indices in used:
-        is_used[slice(None) if indices is None else indices] = True
+    for samples in parts.samples.values():
+        if samples.split is split:
+            is_used[samples.indices] = True
     damaged = [index for index in sorted(survey.damaged) if is_used[index]]
     if damaged:
         first = survey.damaged[damaged[0]].replace(": cannot be decoded: ", ": ", 1)

@@ -186,7 +186,7 @@ class _Measurer:
         split, chosen = parts.samples["train"]
         is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
         self.validates = "val" in parts.samples
-        self.holds_out = not is_given and self.validates and parts.samples["val"][0] is split
+        self.holds_out = not is_given and self.validates and parts.samples["val"].split is split
         reading = {key: value for key, value in self.node.items() if key not in IGNORED_KEYS}
         identity = [FORMAT, fingerprint_split(split, chosen), reading]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from resnet_cli.config.counts import counted
 from resnet_cli.report.keys import comparison_key
 from resnet_cli.report.measures import Statistics
 from resnet_cli.runs.reading import Run
@@ -90,7 +91,7 @@ def assess_goal(runs: Sequence[Run], goal: Goal) -> GoalResult:
     if gain <= 0:
         return GoalResult(f"not reached: {side}, {_format_p(p)}", low, high, p, decimals=decimals)
     more = more_seeds(gain, found.std, found.n)
-    takes = f"{more} more seed{'s' if more != 1 else ''}" if more is not None else f"over {MOST_RUNS:,} seeds"
+    takes = counted(more, "more seed") if more is not None else f"over {MOST_RUNS:,} seeds"
     return GoalResult(
         f"not shown: {side}, {_format_p(p)}; about {takes} if mean and deviation stay the same",
         low,

@@ -28,13 +28,8 @@ from resnet_cli.runs.reading import STATUSES, Run
 # Keys of `data` that change how images are fed but not which: results with other values can be compared.
 INPUT_PIPELINE_KEYS = ("data.batch_size", "data.drop_last", "data.sampler", "data.augment")
 EVALUATION_KEYS = ("trainer.max_batches",)  # it shortens validation and test too
-REPETITIONS = (
-    "seed",
-    "seed_init",
-    "seed_order",
-    "seed_augment",
-    "data.fold",
-)  # keys over whose values results are averaged, whatever else is asked for
+# Keys over whose values results are averaged, whatever else is asked for.
+REPETITIONS = ("seed", "seed_init", "seed_order", "seed_augment", "data.fold")
 MAX_TITLE_KEYS = 8  # keys in the title of a table that distinguish it from others
 COMPARED_PACKAGES = ("torch", "resnet-cli")  # packages whose version can change a result
 # Keys and properties that `_format_protocol` puts into words, rather than as key=value.

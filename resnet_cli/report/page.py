@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.goal_columns import goal_columns
 from resnet_cli.report.groups import Group, Table
@@ -78,7 +79,7 @@ def _problems(found: FoundRuns) -> str:
     """Return a list, closed at first, of what could not be read; empty if everything could."""
     if not found.problems:
         return ""
-    summary = f"{len(found.problems)} problem{'s' if len(found.problems) > 1 else ''} reading the runs"
+    summary = f"{counted(len(found.problems), 'problem')} reading the runs"
     lines = "".join(f"<li>{_escape(problem)}</li>" for problem in found.problems)
     return f'<details class="problems"><summary>{summary}</summary><ul>{lines}</ul></details>\n'
 

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.selection import DEFAULT, rank_of_best, selected_by
 from resnet_cli.report.fit import TextTable, terminal_width
@@ -160,7 +161,7 @@ def format_run_counts(found: FoundRuns) -> str:
     """Format the number of runs by status: `3 runs: 2 finished, 1 failed`."""
     by_status = {status: sum(run.status == status for run in found.runs) for status in STATUSES}
     counts = ", ".join(f"{count} {status}" for status, count in by_status.items() if count)
-    return f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}: {counts}"
+    return f"{counted(len(found.runs), 'run')}: {counts}"
 
 
 def format_text(found: FoundRuns, tables: Sequence[Table]) -> str:

@@ -170,7 +170,6 @@ def without_repeats() -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress notices inside this block, since they are logged elsewhere."""
-    logger = logging.getLogger("resnet_cli")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -6,6 +6,7 @@ A record may come from elsewhere: each fact has its type or is None, and long te
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.runs.reading import Run, finite_number, section
 
 Summary = dict[str, Any]
@@ -119,7 +120,7 @@ def count_threads(threads: int | None, device: str | None) -> str:
     """Return the number of threads in words; empty if it is not known, or the name of the device has it."""
     if not threads or "thread" in (device or ""):
         return ""
-    return f"{threads} thread{'s' if threads != 1 else ''}"
+    return counted(threads, "thread")
 
 
 def _text(value: Any) -> str | None:

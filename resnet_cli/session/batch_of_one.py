@@ -62,7 +62,8 @@ def require_no_batch_of_one(
     """
     remainder = samples % batch_size if num_batches * batch_size > samples else 0
     sizes = {min(batch_size, samples), *([remainder] if remainder else [])}
-    bad_size = next((size for size in sorted(sizes) if _smallest_part(size, accumulate, parts, evenly) == 1), None)
+    smallest = {size: _smallest_part(size, accumulate, parts, evenly=evenly) for size in sorted(sizes)}
+    bad_size = next((size for size, images in smallest.items() if images == 1), None)
     if bad_size is None or not _fails_on_one(model, in_size):
         return
     reason = "the model has a batch norm over single values, which cannot train on one image"
@@ -86,7 +87,7 @@ def require_no_batch_of_one(
     )
 
 
-def _smallest_part(size: int, accumulate: int, parts: int, evenly: bool) -> int:
+def _smallest_part(size: int, accumulate: int, parts: int, *, evenly: bool) -> int:
     """Return the size of the smallest micro-batch of a batch."""
     own = [part_of(size, number, parts) for number in range(min(parts, size))]
     blanks = [torch.empty(part.stop - part.start) for part in own]

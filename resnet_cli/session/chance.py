@@ -34,8 +34,7 @@ class ChanceCheck:
         self.epochs = epochs
         self._is_over = "val" not in loaders.samples or loaders.has_label_sets
         if not self._is_over:
-            split, indices = loaders.samples["val"]
-            labels = split.labels if indices is None else split.labels[indices]
+            labels = loaders.samples["val"].labels
             counts = count_classes(labels, len(loaders.class_names)).to(torch.float64)
             self.count, self.chance = len(labels), float(100 * counts.max() / counts.sum())
             present = counts[counts > 0]

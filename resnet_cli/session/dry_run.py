@@ -36,18 +36,18 @@ def check_weights(key: str, place: str) -> None:
             checkpoints.load(resolve_checkpoint(place))
 
 
-def check_buildable(settings: Settings, *, here: bool) -> None:
+def check_buildable(settings: Settings, *, is_local: bool) -> None:
     """Build schedule, model and optimizer and discard them; a model only if it is of this package and sizes are known.
 
     Args:
         settings: A validated config.
-        here: Whether it will run on this machine, so that its device and precision must be available here.
+        is_local: Whether it will run on this machine, so that its device and precision must be available here.
 
     Raises:
         InputError: one of them cannot be built.
     """
     trainer, data = settings["trainer"], settings["data"]
-    device = device_of(trainer) if here else None
+    device = device_of(trainer) if is_local else None
     if device is not None:
         precision_of(trainer, device)
         require_trainable(settings["optimizer"], device)

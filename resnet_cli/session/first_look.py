@@ -120,9 +120,7 @@ def describe_rare_class(loaders: Loaders, data: Node, loss: Node, select_by: str
         return ""
     counts = []
     for part in filter(loaders.samples.__contains__, SPLIT_NAMES):
-        split, indices = loaders.samples[part]
-        labels = split.labels if indices is None else split.labels[indices]
-        counts.append(f"{int((labels == rare).sum()):,} {SPLIT_NAMES[part]}")
+        counts.append(f"{int((loaders.samples[part].labels == rare).sum()):,} {SPLIT_NAMES[part]}")
     name, other = (escape_control_characters(cut(loaders.class_names[k], 30)) for k in (rare, large))
     advice = []
     if not loss.get("class_weights") and data.get("sampler", "uniform") == "uniform":

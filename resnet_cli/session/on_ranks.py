@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.distributed.existing import existing_ranks
 from resnet_cli.distributed.launch import Launcher
@@ -72,8 +73,8 @@ def require_cards(trainer: Node, processes: int) -> None:
     cards = torch.cuda.device_count()
     if processes > cards:
         raise InputError(
-            f"trainer.processes={processes}: this machine has {cards} CUDA device{'s' if cards != 1 else ''}; use "
-            "as many, or trainer.device=cpu"
+            f"trainer.processes={processes}: this machine has {counted(cards, 'CUDA device')}; use as many, or "
+            "trainer.device=cpu"
         )
 
 

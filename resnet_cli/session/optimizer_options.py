@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import locate
 from resnet_cli.errors import InputError, describe_error, is_out_of_memory
+from resnet_cli.seeding import random_state_kept
 from resnet_cli.training.dynamo import step_optimizer
 
 
@@ -72,7 +73,7 @@ class StepTrial:
 
     def require_step(self, device: torch.device) -> None:
         """Raise an `InputError` if a step on dense gradients fails on a device."""
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with random_state_kept(device):
             try:
                 optimizer = self.build([_on_device(group, device) for group in self.groups])
             except Exception:  # the optimizer of the run could be built, so weights of other sizes are to blame

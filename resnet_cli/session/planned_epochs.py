@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 
+from resnet_cli.config.counts import counted
 from resnet_cli.runs.folder import RunDir
 
 NOTABLE_SHARE = 0.5  # of the expected epochs, below which the run says what was expected
@@ -21,4 +22,4 @@ def describe_shortfall(files: Mapping[str, str], epochs: float) -> str:
         expected = json.loads(files.get(RunDir("").fingerprint.name, "{}")).get("expected_epochs")
     if not isinstance(expected, int) or epochs >= NOTABLE_SHARE * expected:
         return ""
-    return f" (the plan expected about {expected:,} epoch{'s' if expected != 1 else ''})"
+    return f" (the plan expected about {counted(expected, 'epoch')})"

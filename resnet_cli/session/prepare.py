@@ -130,25 +130,25 @@ def prepare(
     elif budget is not None:
         planned_trainer = {**config.trainer, "epochs": LONGEST}
     planned_trainer = planned_trainer or config.trainer
-    here = on_card(located(config, paths), ranks)  # to build from; `config` is what is stored
+    local_config = on_card(located(config, paths), ranks)  # to build from; `config` is what is stored
     with_trainer_smoothing(config.loss, config.trainer)
     freeze_rules(config.trainer.get("freeze"))
-    require_trainable(here.optimizer, device_of(here.trainer))
+    require_trainable(local_config.optimizer, device_of(local_config.trainer))
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     if checkpoint is None:
-        require_weight_files(here, paths)
+        require_weight_files(local_config, paths)
     is_new = checkpoint is None and config.reproduce is None  # no earlier version has begun it
     is_former = checkpoint is not None and checkpoint.is_former
-    loaders, changes = _read_data(config, here, checkpoint, ranks, is_new=is_new)
-    teacher = load_teacher(here, paths.get("teacher"), loaders)
+    loaders, changes = _read_data(config, local_config, checkpoint, ranks, is_new=is_new)
+    teacher = load_teacher(local_config, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
     _require_measures(config.trainer, loaders)
-    model = _build_model(here, loaders, is_new=is_new)
+    model = _build_model(local_config, loaders, is_new=is_new)
     _require_images_in_batches(config, model, loaders, ranks, is_new=is_new, is_former=is_former)
     num_classes = None if is_former else len(loaders.class_names)
-    trainer = _build_trainer(here, model, loaders, planned_trainer, teacher, num_classes, is_new=is_new)
+    trainer = _build_trainer(local_config, model, loaders, planned_trainer, teacher, num_classes, is_new=is_new)
     share_steps(trainer, config.trainer, ranks)
-    load_weights = partial(_load_weights, trainer.state.model, run, here, paths.get("init_from"), loaders)
+    load_weights = partial(_load_weights, trainer.state.model, run, local_config, paths.get("init_from"), loaders)
     load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
     has_validation = loaders.val is not None or trainer.overfit_batches is not None
     start = restore_or_initialise(
@@ -186,12 +186,12 @@ def _require_images_in_batches(
 
 
 def _read_data(
-    config: RunConfig, here: RunConfig, checkpoint: LoadedCheckpoint | None, ranks: Ranks, *, is_new: bool
+    config: RunConfig, local_config: RunConfig, checkpoint: LoadedCheckpoint | None, ranks: Ranks, *, is_new: bool
 ) -> tuple[Loaders, list[Difference]]:
     """Return the data, and their differences from the data that a resumed run was trained on."""
     with ranks.in_turn("data"):
         loaders = build.loaders(
-            here.data, device=device_of(here.trainer), seed=config.seed_of("order"),
+            local_config.data, device=device_of(local_config.trainer), seed=config.seed_of("order"),
             augment_seed=config.seed_of("augment"), is_new=is_new,
         )  # fmt: skip
     if checkpoint is None:

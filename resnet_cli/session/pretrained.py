@@ -4,7 +4,6 @@ Files are looked for where their libraries keep them, so that they are downloade
 there by hand on a machine without a network.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,7 +16,7 @@ from resnet_cli.config.values import is_valid
 from resnet_cli.models.pretrained import Preprocessing, native_tensors, pretrained_of
 from resnet_cli.runs.weight_files import read_weights
 from resnet_cli.session.load import InitialWeights, load_weights, resolve_weights
-from resnet_cli.session.pretrained_files import find_pretrained_file
+from resnet_cli.session.pretrained_files import find_pretrained_file, hash_in_name
 
 CHANNELS = {"mnist": 1, "fashion_mnist": 1, "cifar10": 3, "cifar100": 3, "svhn": 3, "flowers102": 3}
 CHANNELS_OF_MODE = {"RGB": 3, "L": 1}
@@ -138,9 +137,9 @@ def load_pretrained(
     if known is not None:
         line += f"; {describe_preparation(known, config.data)}"
         record["preprocessing"] = asdict(known)
-    hash_prefix = re.search(r"-([0-9a-f]{8,})\.", source.path.name)
-    if hash_prefix and not record["sha256"].startswith(hash_prefix.group(1)):
-        line += f"; warning: the SHA-256 of {source.path} does not begin with {hash_prefix.group(1)} as its name says"
+    hash_prefix = hash_in_name(source.path.name)
+    if hash_prefix is not None and not record["sha256"].startswith(hash_prefix):
+        line += f"; warning: the SHA-256 of {source.path} does not begin with {hash_prefix} as its name says"
     if pretrained.repository is not None:
         record["repository"] = pretrained.repository[0]
     return InitialWeights(None, line, {"name": pretrained.name, "net": pretrained.net, **record})

@@ -1,17 +1,15 @@
 """Files of published weights: found where their libraries keep them, else downloaded to there."""
 
 import errno
-import http.client
 import logging
 import re
-import socket
 import sys
 import urllib.error
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_cli.config.suggestions import similar_file
+from resnet_cli.data.images.download import CONNECTION_ERRORS, server_timeout
 from resnet_cli.errors import InputError, MachineError, first_line
 from resnet_cli.files import expand_home
 from resnet_cli.models.pretrained import Pretrained
@@ -19,7 +17,6 @@ from resnet_cli.models.pretrained import Pretrained
 logger = logging.getLogger("resnet_cli")
 
 DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM)
-SERVER_TIMEOUT = 30.0  # seconds without a byte from the server
 
 
 def find_pretrained_file(pretrained: Pretrained) -> Path:
@@ -51,6 +48,12 @@ def find_pretrained_file(pretrained: Pretrained) -> Path:
     return file
 
 
+def hash_in_name(file_name: str) -> str | None:
+    """Return the beginning of a file's SHA-256 that its name ends in, as in `resnet18-f37072fd.pth`; None without."""
+    found = re.search(r"-([0-9a-f]{8,})\.", file_name)
+    return found[1] if found else None
+
+
 def has_published_weights(name: str) -> bool:
     """Return whether the default weights of a classifier of torchvision are in the cache of `torch.hub`."""
     from torch import hub
@@ -80,7 +83,7 @@ def _fetch_from_hub(pretrained: Pretrained, repository: str, names: Sequence[str
     for name in names:
         logger.info("downloading %s of %s from the Hugging Face hub", name, repo)
         try:
-            with _timeout():
+            with server_timeout():
                 return Path(hf_hub_download(repo, name, revision=revision or None))
         except EntryNotFoundError as error:
             if isinstance(error, LocalEntryNotFoundError):  # there is no network, or it must not be used
@@ -105,15 +108,12 @@ def _download(pretrained: Pretrained, file: Path) -> None:
     from torch import hub
 
     url = str(pretrained.url)
-    hash_prefix = re.search(r"-([0-9a-f]{8,})\.", pretrained.file_name)
     logger.info("downloading %s to %s", url, file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _timeout():
-            hub.download_url_to_file(
-                url, str(file), hash_prefix.group(1) if hash_prefix else None, progress=sys.stderr.isatty()
-            )
-    except (urllib.error.URLError, http.client.HTTPException, RuntimeError, TimeoutError, ConnectionError) as error:
+        with server_timeout():
+            hub.download_url_to_file(url, str(file), hash_in_name(pretrained.file_name), progress=sys.stderr.isatty())
+    except CONNECTION_ERRORS as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # the error holds the connection
         cause = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
@@ -123,13 +123,3 @@ def _download(pretrained: Pretrained, file: Path) -> None:
         ) from None
     except OSError as error:
         raise MachineError(error.errno, f"{file}: cannot be stored there: {error.strerror or error}") from None
-
-
-@contextmanager
-def _timeout() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SERVER_TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

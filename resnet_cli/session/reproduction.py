@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from resnet_cli.config import stored
+from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.values import format_value
@@ -25,6 +26,7 @@ from resnet_cli.runs.repositories import PACKAGE
 from resnet_cli.session.outcomes import compare_outcomes, format_outcome
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.run_data import data_changes, describe_data
+from resnet_cli.session.shared_start import use_threads
 
 logger = logging.getLogger("resnet_cli")
 
@@ -93,11 +95,10 @@ class Reproduction:
         new.update_record(reproduces={**self._record(identical=identical), **outcome})
         not_compared = f"; not compared: {'; '.join(outcome['not_compared'])}" if outcome["not_compared"] else ""
         if identical:
-            epochs = len(trained.rows)
             test = "the test result, " if section(self.run.record, "test") else ""
             logger.info(
-                "identical to %s: the metrics of %d epoch%s, %s%d tensors%s",
-                self.source.path, epochs, "s" if epochs != 1 else "", test, outcome["tensors"], not_compared,
+                "identical to %s: the metrics of %s, %s%d tensors%s",
+                self.source.path, counted(len(trained.rows), "epoch"), test, outcome["tensors"], not_compared,
             )  # fmt: skip
             return
         why = "; ".join(self.differences) or "nothing that the runs record"
@@ -154,29 +155,15 @@ def reproducing(config: RunConfig, run: RunDir, ranks: Ranks = ALONE) -> Iterato
     before = torch.get_num_threads()
     if threads not in (None, before):
         logger.info("threads %d, as the run had that is reproduced, instead of %d", threads, before)
-    with _use_threads(threads):
+    with use_threads(threads):
         yield reproduction
 
 
 @contextmanager
 def following(ranks: Ranks) -> Iterator[None]:
     """Use the number of threads of the run that the first rank reproduces, if there is one, inside this block."""
-    with _use_threads(ranks.from_first(lambda: None)):
+    with use_threads(ranks.from_first(lambda: None)):
         yield
-
-
-@contextmanager
-def _use_threads(threads: int | None) -> Iterator[None]:
-    """Use this number of threads inside the block, since sums are split by it. None changes nothing."""
-    before = torch.get_num_threads()
-    if threads is None or threads == before:
-        yield
-        return
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -75,7 +75,7 @@ def nothing_to_do(trainer: ClassifierTrainer) -> str:
         done = f"{counted(epoch, 'epoch')} {'is' if epoch == 1 else 'are'} done"
         return f"nothing to do: {done}; for more, set trainer.epochs={2 * epoch}"
     return (
-        f"nothing to do: stopped early after epoch {epoch} of {trainer.epochs:g}, {stale} "
-        f"epoch{'s' if stale != 1 else ''} after the best one (trainer.early_stopping={trainer.early_stopping}); to "
+        f"nothing to do: stopped early after epoch {epoch} of {trainer.epochs:g}, "
+        f"{counted(stale, 'epoch')} after the best one (trainer.early_stopping={trainer.early_stopping}); to "
         f"continue, set trainer.early_stopping={2 * stale} resume_force=true"
     )

@@ -25,11 +25,18 @@ def uses_ranks(options: ProcessOptions, ranks: Ranks) -> bool:
 @contextmanager
 def fixed_threads(options: ProcessOptions) -> Iterator[None]:
     """Compute on one thread inside this block if sums are to have the same bits everywhere: threads split them too."""
+    with use_threads(None if options.shards is None else 1):
+        yield
+
+
+@contextmanager
+def use_threads(threads: int | None) -> Iterator[None]:
+    """Use this number of threads inside the block, since sums are split by it. None changes nothing."""
     before = torch.get_num_threads()
-    if options.shards is None or before == 1:
+    if threads is None or threads == before:
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Annotated, Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import format_seconds, parse_seconds
 from resnet_cli.config.ranges import AtLeast
 from resnet_cli.config.run_config import RunConfig
@@ -106,7 +107,7 @@ class TimeBudget:
         """Start the clock of the first epoch; return what was chosen, and what the plan in `files` expected."""
         self._epoch_began = self.clock()
         assert self.length is not None
-        chosen = f"{self.length.epochs} epoch{'s' if self.length.epochs != 1 else ''}"
+        chosen = counted(self.length.epochs, "epoch")
         if self.length.steps_per_epoch is not None:
             chosen += f" of {self.length.steps_per_epoch} of {self.facts.get('batches', '?')} steps"
         if not self._is_new or self.expected_end is None:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, JobFailedError
-from resnet_cli.processes import signal_at_parent_death
+from resnet_cli.processes import signal_at_parent_death, signal_name
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError, StopSignals, stop_signals
 from resnet_cli.sweeps import job as sweep_job
@@ -190,7 +190,7 @@ def _describe_exit_status(status: int | None) -> str:
     """Return what an exit status of `multiprocessing` means."""
     if status is None or status >= 0:
         return f"the process of the job ended with status {status}"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    name = signal_name(-status)
     hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
     return f"the process of the job was killed by {name}{hint}"
 

@@ -181,7 +181,7 @@ def _build_parts(jobs: Mapping[int, PlannedJob], problems: "_ProblemCollector", 
         if fingerprint not in built:
             built.add(fingerprint)
             with problems.collect(number):
-                check_buildable(job.settings, here=is_local)
+                check_buildable(job.settings, is_local=is_local)
 
 
 def _read_weights(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.errors import DivergedError, InputError
+from resnet_cli.seeding import random_state_kept
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_shapes import Shape, noise_like, shape_of
 from resnet_cli.training.cuda_graphs import StepRecorder, StepRecording
@@ -253,12 +254,7 @@ class CompiledStepper(Stepper):
         return {tensor.data_ptr() for tensor in [*self._mutable_tensors(), *tensors_of(self._initial_state)]}
 
     def _mutable_tensors(self) -> list[Tensor]:
-        state = self.state
-        return [
-            *state.model.parameters(), *state.model.buffers(), *tensors_of(state.optimizer.state),
-            *(state.average.tensors if state.average else ()),
-            *(state.gradients.tensors if state.gradients is not None else ()),
-        ]  # fmt: skip
+        return [*self.state.tensors, *tensors_of(self.state.optimizer.state)]
 
     @contextmanager
     def _state_restored(self) -> Iterator[None]:
@@ -271,7 +267,7 @@ class CompiledStepper(Stepper):
         for tensor in (*self._lrs, self._average_weight):
             tensor.zero_()
         try:
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            with random_state_kept(self.device):
                 for group in groups:
                     group["lr"] = 0.0
                 yield

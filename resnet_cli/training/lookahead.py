@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import AtLeast, Between, Positive
 from resnet_cli.config.run_length import total_steps
 from resnet_cli.errors import InputError
@@ -71,10 +72,9 @@ class Lookahead(WeightAverage):
         """Raise an `InputError` if the run ends before the first synchronisation."""
         steps = None if num_batches is None else total_steps(num_epochs, num_batches)
         if steps is not None and steps < self.options.k:
-            run = f"{steps} step{'s' if steps != 1 else ''}"
             raise InputError(
                 f"trainer.lookahead_k={self.options.k}: the slow weights, which are evaluated and saved, do not move "
-                f"in a run of {run}; use at most {steps}"
+                f"in a run of {counted(steps, 'step')}; use at most {steps}"
             )
 
     def start_epoch(self, epoch: int, num_epochs: float, step: int, num_batches: int | None = None) -> None:

@@ -3,15 +3,17 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from time import monotonic
 
 import torch
-from torch import Tensor
 
+from resnet_cli.seeding import random_state_kept
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batching import EpochIterator, overfit_loaders
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.metrics import Row
+from resnet_cli.training.optimizer_state import copy_values, restore_values
 from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -76,7 +78,7 @@ def measure(
         train = trainer.state.totals.compute()
         evaluated = dl_train if dl_val is None else dl_val
         images = EpochIterator(evaluated, limit=trainer.max_batches, control=control)
-        trainer.evaluate(_first(images.iterate(0), 1))
+        trainer.evaluate(islice(images.iterate(0), 1))
         timer.start()
         val = trainer.evaluate(_until(images.iterate(0), lambda: timer.elapsed() >= seconds / 3))
         image = timer.elapsed() / val.count
@@ -135,10 +137,6 @@ def _repeat_epochs(batches: EpochIterator, stepper: Stepper, most: int | None = 
                 break
 
 
-def _first(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
-    yield from (batch for _, batch in zip(range(count), batches, strict=False))
-
-
 def _until(batches: Iterator[Batch], is_over: Callable[[], bool]) -> Iterator[Batch]:
     """Yield batches, at least one, until it is over."""
     for batch in batches:
@@ -156,39 +154,28 @@ def without_trace(stepper: Stepper) -> Iterator[None]:
     state, optimizer = stepper.state, stepper.state.optimizer
     if state.gradients is not None:
         state.gradients.find_layers()
-    tensors = [
-        *state.model.parameters(), *state.model.buffers(), *(state.average.tensors if state.average else ()),
-        *(state.gradients.tensors if state.gradients is not None else ()),
-    ]  # fmt: skip
-    saved = [(tensor, tensor.detach().clone()) for tensor in tensors]
-    groups = [
-        {key: _copy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
-    ]
+    saved = [(tensor, tensor.detach().clone()) for tensor in state.tensors]
+    groups = [copy_values(group, without=("params",)) for group in optimizer.param_groups]
     assert state.step == 0, "measured before the first step"
     # State from the constructor, as Adagrad's creates: the dictionaries themselves, and copies of their values.
-    initial = {
-        parameter: (values, {name: _copy(value) for name, value in values.items()})
-        for parameter, values in optimizer.state.items()
-    }
+    initial = {parameter: (values, copy_values(values)) for parameter, values in optimizer.state.items()}
     numbers = {name: getattr(state, name) for name in ("totals", "step", "epoch", "batches", "seconds")}
     scaler, schedule, was_training = state.scaler.state_dict(), stepper.schedule, state.model.training
-    devices = [state.totals.device] if state.totals.device.type == "cuda" else []
     resolution = stepper.resolution
     stepper.schedule, stepper.resolution = (lambda step: 0.0), resolution and resolution.sampled()
     measuring = state.freezing.measuring() if state.freezing is not None else nullcontext()
     try:
-        with torch.random.fork_rng(devices=devices), measuring:
+        with random_state_kept(state.totals.device), measuring:
             yield
     finally:
         stepper.schedule, stepper.resolution = schedule, resolution
         stepper.forget_optimizer_state()
         with torch.no_grad():
             for parameter, (values, former) in initial.items():
-                _restore_group(values, former)
+                restore_values(values, former)
                 optimizer.state[parameter] = values
-        for group, options in zip(optimizer.param_groups, groups, strict=True):
-            _restore_group(group, options)
-        with torch.no_grad():
+            for group, options in zip(optimizer.param_groups, groups, strict=True):
+                restore_values(group, options, kept=("params",))
             for tensor, value in saved:
                 tensor.copy_(value)
         for name, value in numbers.items():
@@ -198,19 +185,3 @@ def without_trace(stepper: Stepper) -> Iterator[None]:
             state.scaler.load_state_dict(scaler)
         state.model.train(was_training)
         optimizer.zero_grad()
-
-
-def _copy(value: object) -> object:
-    return value.detach().clone() if isinstance(value, Tensor) else value
-
-
-def _restore_group(group: dict[str, object], options: dict[str, object]) -> None:
-    """Restore the options of a parameter group; tensors stay the same objects."""
-    for key in [key for key in group if key != "params" and key not in options]:
-        del group[key]
-    for key, value in options.items():
-        present = group.get(key)
-        if isinstance(present, Tensor) and isinstance(value, Tensor):
-            present.copy_(value)
-        else:
-            group[key] = value

@@ -1,5 +1,6 @@
-"""The tensors in an optimizer's state."""
+"""The tensors in an optimizer's state, and copies of its options and state that can be restored in place."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -13,3 +14,26 @@ def with_tensors(optimizer_state: dict[Any, dict[str, Any]]) -> dict[Any, dict[s
 def tensors_of(optimizer_state: dict[Any, dict[str, Any]]) -> list[Tensor]:
     """Return the tensors of all parameters' states."""
     return [value for values in optimizer_state.values() for value in values.values() if isinstance(value, Tensor)]
+
+
+def copy_values(values: Mapping[str, Any], *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return a dictionary of options or state with copies of its tensors, except the keys in `without`."""
+    return {
+        key: value.detach().clone() if isinstance(value, Tensor) else value
+        for key, value in values.items()
+        if key not in without
+    }
+
+
+def restore_values(present: dict[str, Any], saved: Mapping[str, Any], *, kept: Collection[str] = ()) -> None:
+    """Restore what `copy_values` returned; tensors stay the same objects, and the keys in `kept` are not changed.
+
+    Call it under `torch.no_grad`.
+    """
+    for key in [key for key in present if key not in saved and key not in kept]:
+        del present[key]
+    for key, value in saved.items():
+        if isinstance(value, Tensor) and isinstance(present.get(key), Tensor):
+            present[key].copy_(value)
+        else:
+            present[key] = value

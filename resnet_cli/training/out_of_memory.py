@@ -10,6 +10,7 @@ from torch import Tensor
 from resnet_cli.errors import is_out_of_memory
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_norm import has_batch_norm
+from resnet_cli.training.optimizer_state import copy_values, restore_values
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import clear_gradients
 from resnet_cli.training.stepper import Stepper
@@ -47,14 +48,8 @@ class StepBackup:
         state = self.state
         averages = state.average.tensors if state.average is not None else []
         self._tensors += _copies([*state.model.parameters(), *averages])
-        self._groups = [
-            {key: _copy(value) for key, value in group.items() if key != "params"}
-            for group in state.optimizer.param_groups
-        ]
-        self._values = {
-            parameter: {key: _copy(value) for key, value in values.items()}
-            for parameter, values in state.optimizer.state.items()
-        }
+        self._groups = [copy_values(group, without=("params",)) for group in state.optimizer.param_groups]
+        self._values = {parameter: copy_values(values) for parameter, values in state.optimizer.state.items()}
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -74,11 +69,11 @@ class StepBackup:
     def _restore_optimizer(self, saved: dict[Tensor, dict[str, Any]]) -> None:
         optimizer = self.state.optimizer
         for group, options in zip(optimizer.param_groups, self._groups, strict=True):
-            _restore(group, options, kept=("params",))
+            restore_values(group, options, kept=("params",))
         for parameter in [parameter for parameter in optimizer.state if parameter not in saved]:
             del optimizer.state[parameter]
         for parameter, values in saved.items():
-            _restore(optimizer.state[parameter], values)
+            restore_values(optimizer.state[parameter], values)
 
 
 class HalvingStepper(Stepper):
@@ -144,18 +139,3 @@ class HalvingStepper(Stepper):
 
 def _copies(tensors: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     return [(tensor, tensor.detach().clone()) for tensor in tensors]
-
-
-def _copy(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value
-
-
-def _restore(present: dict[str, Any], saved: dict[str, Any], kept: tuple[str, ...] = ()) -> None:
-    """Restore the saved content of a dictionary; tensors stay the same objects."""
-    for key in [key for key in present if key not in saved and key not in kept]:
-        del present[key]
-    for key, value in saved.items():
-        if isinstance(value, Tensor) and isinstance(present.get(key), Tensor):
-            present[key].copy_(value)
-        else:
-            present[key] = value

@@ -64,26 +64,24 @@ class Exchange:
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         statistics = [twins.get(tensor, tensor) * share for tensor in self.statistics]
         stop = 1.0 if self.ranks.stop() else 0.0
-        marks = torch.tensor([*map(float, used), stop], dtype=self.dtype).to(device, non_blocking=True)
-        pieces = [*gradients, *statistics, marks[:-1], loss, correct, marks[-1]]
+        flags = torch.tensor([*map(float, used), stop], dtype=self.dtype).to(device, non_blocking=True)
+        pieces = [*gradients, *statistics, flags[:-1], loss, correct, flags[-1]]
         return torch.cat([piece.reshape(-1).to(self.dtype) for piece in pieces])
 
     @torch.no_grad()
-    def distribute(self, total: Tensor, *, has_empty_parts: bool) -> None:
-        """Set gradients and statistics to the sums over all parts.
+    def distribute(self, total: Tensor) -> None:
+        """Set gradients and statistics to the sums over all parts; a parameter that no part uses has no gradient.
 
         Args:
             total: The sum of the results of `flatten`.
-            has_empty_parts: Whether the batch has fewer samples than parts, so that this rank may have no gradients to
-                tell which parameters have one.
         """
         sizes = [tensor.numel() for tensor in (*self.parameters, *self.statistics)]
         pieces = torch.split(total[: sum(sizes)], sizes)
-        if has_empty_parts or self.ranks.size == 1:
-            marks = total[sum(sizes) : -SLOTS]
-            self._used = [bool(mark) for mark in marks.tolist()] if has_empty_parts else self._used
-        for parameter, piece, used in zip(self.parameters, pieces, self._used, strict=False):
-            parameter.grad = torch.empty_like(parameter).copy_(piece.view(parameter.shape)) if used else None
+        used = self._used
+        if not all(used):  # other parts may use these parameters; reading the flags waits for the device
+            used = [bool(flag) for flag in total[sum(sizes) : -SLOTS].tolist()]
+        for parameter, piece, is_used in zip(self.parameters, pieces, used, strict=False):
+            parameter.grad = torch.empty_like(parameter).copy_(piece.view(parameter.shape)) if is_used else None
         for tensor, piece in zip(self.statistics, pieces[len(self.parameters) :], strict=True):
             tensor.copy_(piece.view(tensor.shape))
         for count, before in zip(self.counts, self._before[len(self.statistics) :], strict=True):

@@ -88,7 +88,7 @@ class RankStepper(Stepper):
             if self.sync_batch_norm:
                 leaf = self._synchronised_shards(batch, options, exchange)
             total = sum_shards(leaf, self.shards, self.ranks, exchange.blank(self.device))
-        exchange.distribute(total, has_empty_parts=len(batch[0]) < (self.shards or self.ranks.size))
+        exchange.distribute(total)
         loss, correct, stopped = total[-SLOTS:]
         if isinstance(self.ranks, RankGroup) and self.can_sync_every_step:
             self.ranks.stop_in_step = []

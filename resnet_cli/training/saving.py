@@ -43,12 +43,13 @@ class SavePolicy:
 
     def after_step(self, state: TrainState) -> None:
         """Save the state if a save is due."""
-        if state.is_save_due:
+        if state.is_save_due or self._is_due(state.step):
             self.save(state)
-        if self._every is None and monotonic() - self._saved_at > SAVE_SECONDS:
-            self.save(state)
-        if self._every is not None and state.step % self._every == 0:
-            self.save(state)
+
+    def _is_due(self, step: int) -> bool:
+        if self._every is None:
+            return monotonic() - self._saved_at > SAVE_SECONDS
+        return step % self._every == 0
 
     def after_epoch(self, state: TrainState, *, is_best: bool) -> None:
         """Save the state, the metrics and, if the epoch is the best so far, the weights.

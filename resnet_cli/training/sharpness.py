@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.seeding import seeded_generator
+from resnet_cli.seeding import random_state_kept, seeded_generator
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.device import seed_device
 from resnet_cli.training.evaluation import LossFunction
@@ -57,8 +57,7 @@ def sharpness(
         seed_device(device, seed, "sharpness")
         return hessian_product(model, loss_fn, parameters, batches(), vector, teacher)
 
-    cuda = [device] if device.type == "cuda" else []
-    with _training_mode(model, frozen), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
+    with _training_mode(model, frozen), torch.enable_grad(), random_state_kept(device):
         return largest_eigenvalue(product, vector, iterations)
 
 

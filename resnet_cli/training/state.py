@@ -100,6 +100,14 @@ class TrainState:
         """The largest number of images in a micro-batch after steps ran out of memory; None if no step has."""
         return self.halvings[-1]["micro_batch"] if self.halvings else None
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What steps change in place: parameters, buffers, averages and gradient norms; not the optimizer's state."""
+        found: list[Tensor] = [*self.model.parameters(), *self.model.buffers()]
+        found += self.average.tensors if self.average is not None else ()
+        found += self.gradients.tensors if self.gradients is not None else ()
+        return found
+
     def start_epoch(self) -> None:
         """Reset the sums and the clock of the current epoch."""
         self.totals = Totals(self.totals.device)

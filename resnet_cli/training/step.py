@@ -30,8 +30,8 @@ class StepOptions:
         accumulate: Number of micro-batches that a batch is split into.
         clip_norm: Maximum norm of all gradients together; None does not clip.
         count_correct: (logits, labels) -> number of correct predictions.
-        micro_batch: The largest number of images in a micro-batch; None sets no limit.
         teacher: A network whose predictions the loss includes; None uses the labels alone.
+        micro_batch: The largest number of images in a micro-batch; None sets no limit.
         splits_evenly: Whether micro-batches differ by one image at most; see `split_batch`.
     """
 

@@ -42,7 +42,8 @@ class StochasticAverage(WeightAverage):
         super().__init__([*parameters, *buffers])
         self.start, self.lr = start, lr
         self._num_weights, self._has_batch_norm = len(parameters), has_batch_norm(model)
-        self.count, self.first_step = 0, None  # type: int, int | None
+        self.count = 0
+        self.first_step: int | None = None
         self._last_epoch = -1  # the last epoch in the average: a resumed run must not add it twice
 
     @property

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import resnet_cli
-from resnet_cli.commands.eject import eject
+from resnet_cli.commands.experiment_file import format_experiment
 from resnet_cli.commands.info import run
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning import make
@@ -161,7 +161,7 @@ def test_copy_of_a_run_with_a_class_given_by_name_begins_without_the_options_arg
 def test_a_typed_class_drops_the_planned_arguments():
     plan = "defaults:\n  - override /optimizer: muon  # fast\noptimizer:\n  momentum: 0.8  # chosen\n"
     settings = compose_settings(["optimizer._target_=torch.optim.Adadelta"]).settings
-    text = eject(plan, ["optimizer._target_=torch.optim.Adadelta"], settings)
+    text = format_experiment(plan, ["optimizer._target_=torch.optim.Adadelta"], settings)
     assert "override /optimizer: null" in text
     assert "momentum" not in text
 

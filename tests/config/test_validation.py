@@ -210,7 +210,7 @@ def test_arguments_for_hydra(monkeypatch, tmp_path):
         (["seed=1", "seed=2"], "seed: given twice"),
         (["--experimental-rerun=x"], "refused"),
         (["seed=1", "--experimental-rerun", "x"], "refused"),
-        (["--exp", "x"], "refused"),  # argparse takes beginnings of options
+        (["--exp", "x"], "refused"),  # argparse takes beginnings of options unless told not to
         (["resume=nowhere"], "nowhere: no such run folder"),
     ]:
         with pytest.raises(InputError, match=words):

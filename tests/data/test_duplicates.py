@@ -9,6 +9,7 @@ from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.duplicates import LeakCheck, SharedImages, known_hashes, match_hashes
 from resnet_cli.data.images.hashes import HashTable, hash_images
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.selection import Samples
 
 
 def images(count, seed=0):
@@ -76,8 +77,8 @@ def test_shared_images_are_counted_and_the_first_is_named_with_its_twin(files, t
     test[3], test[4] = train[2], train[5]
     lazy_test = files("test", test)
     samples = {
-        "train": (DatasetSplit(train, torch.zeros(6, dtype=torch.int64)), torch.tensor([5, 2, 0])),
-        "test": (DatasetSplit(lazy_test, torch.zeros(5, dtype=torch.int64)), None),
+        "train": Samples(DatasetSplit(train, torch.zeros(6, dtype=torch.int64)), torch.tensor([5, 2, 0])),
+        "test": Samples(DatasetSplit(lazy_test, torch.zeros(5, dtype=torch.int64))),
     }
     check = LeakCheck(samples)
     assert not check.is_known("test")

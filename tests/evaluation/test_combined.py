@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn, update_bn
 from resnet_cli import load_run
 from resnet_cli.commands.eval import run as evaluate
 from resnet_cli.commands.train.main import run as train_command
+from resnet_cli.data.selection import Samples
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation import combined
 from resnet_cli.evaluation import members as members_of
@@ -188,7 +189,7 @@ def test_other_images_and_other_labels_have_no_common_figures(members):
     split.labels[0] = (split.labels[0] + 1) % 3
     with pytest.raises(InputError, match="seed1: some test images have different labels in seed0"):
         members_of.compare_splits(found, "test", "probabilities")
-    found[1].partition.samples["test"] = (split, torch.arange(3))
+    found[1].partition.samples["test"] = Samples(split, torch.arange(3))
     with pytest.raises(InputError, match=r"seed1: its test images are not those of seed0$"):
         members_of.compare_splits(found, "test", "probabilities")
 

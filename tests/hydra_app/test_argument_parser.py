@@ -95,6 +95,16 @@ def test_a_flag_that_is_named_like_a_key_is_answered_by_the_key(flag, advice):
     assert str(raised.value) == f"unrecognized arguments: {flag}{advice} (--hydra-help lists the options)"
 
 
+@pytest.mark.parametrize(
+    ("flags", "option"),
+    [(["--multi"], "--multirun"), (["--config-d", "folder"], "--config-dir"), (["--info=all", "--cf=job"], "--cfg")],
+)
+def test_an_abbreviated_option_is_refused(flags, option):
+    """`hydra_arguments` would read `--multi data.root=a,b` as one path, and `folder` as an override."""
+    with pytest.raises(InputError, match=rf"unrecognized arguments: .*; did you mean {option}\?"):
+        run_hydra(*flags)
+
+
 def test_hydra_has_the_function_that_is_replaced_and_parses_with_one_of_the_methods():
     module = sys.modules["hydra.main"]
     original = module.get_args_parser

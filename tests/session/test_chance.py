@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from resnet_cli.data.selection import Samples
 from resnet_cli.session.chance import ChanceCheck, binomial_tail
 from tests.support.loaders import small_loaders
 
@@ -81,7 +82,7 @@ def loaders_of(*counts):
     labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
     split = SimpleNamespace(labels=labels)
     return SimpleNamespace(
-        samples={"val": (split, None)}, has_label_sets=False, class_names=list(map(str, range(len(counts))))
+        samples={"val": Samples(split)}, has_label_sets=False, class_names=list(map(str, range(len(counts))))
     )
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.data import Augment, Dataset, DatasetSplit, make_loaders, synthetic
+from resnet_cli.data.selection import Samples
 from resnet_cli.session.first_look import describe_rare_class, log_classes
 from tests.support.runs import tiny
 
@@ -109,7 +110,7 @@ def test_weights_are_not_advised_for_classes_without_training_images(counts, exp
         DatasetSplit(torch.zeros(len(labels), 4, 4, 1, dtype=torch.uint8), labels)
         for labels in (torch.repeat_interleave(torch.arange(3), torch.tensor(counts)), torch.arange(3))
     )
-    split = SimpleNamespace(train=train, samples={"train": (train, None), "test": (test, None)})
+    split = SimpleNamespace(train=train, samples={"train": Samples(train), "test": Samples(test)})
     split.class_counts, split.class_names, split.has_label_sets = counts, ("cat", "dog", "owl"), False
     assert describe_rare_class(split, {}, {}, "val_accuracy") == expected
 

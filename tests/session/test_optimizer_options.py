@@ -81,7 +81,7 @@ def test_jobs_of_a_sweep_are_refused_before_the_first_one_starts():
     settings = settings_of("optimizer=adam")
     settings["optimizer"]["capturable"] = True
     with pytest.raises(InputError, match=r"^optimizer\.capturable: "):
-        check_buildable(settings, here=True)
+        check_buildable(settings, is_local=True)
 
 
 def own(cls, **options):
@@ -137,4 +137,4 @@ def test_a_sweep_is_refused_before_its_first_job_starts():
     settings = settings_of("optimizer=adam")
     settings["optimizer"] = SPARSE
     with pytest.raises(InputError, match=DENSE):
-        check_buildable(settings, here=True)
+        check_buildable(settings, is_local=True)

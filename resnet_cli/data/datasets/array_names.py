@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from resnet_cli.config.suggestions import did_you_mean
-from resnet_cli.data.datasets.layout import SPLIT_NAMES, format_names
+from resnet_cli.data.datasets.layout import USUAL_SPLIT_NAMES, format_names
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
@@ -121,7 +121,7 @@ def _parse(name: str) -> tuple[str, str] | None:
 
 def _split_tokens(words: str) -> list[str]:
     """Return the words of a name; `xtrain` and `trainimages` are two."""
-    splits, roles = _any_of(SHORT_SPLITS, *SPLIT_NAMES.values()), _any_of(*ROLES.values())
+    splits, roles = _any_of(SHORT_SPLITS, *USUAL_SPLIT_NAMES.values()), _any_of(*ROLES.values())
     tokens: list[str] = []
     for word in words.split("_"):
         both = re.fullmatch(rf"({splits})({roles})", word) or re.fullmatch(rf"({roles})({splits})", word)
@@ -137,4 +137,4 @@ def _any_of(*names: Iterable[str]) -> str:
 def _split_of(token: str) -> str:
     if token in SHORT_SPLITS:
         return SHORT_SPLITS[token]
-    return next((split for split, usual in SPLIT_NAMES.items() if token in usual), "")
+    return next((split for split, usual in USUAL_SPLIT_NAMES.items() if token in usual), "")

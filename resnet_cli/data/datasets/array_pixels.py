@@ -74,7 +74,10 @@ def to_images(array: NamedArray, layout: ArrayLayout, value_range: Sequence[floa
         values = values.transpose(0, 2, 3, 1)
     if values.dtype == np.uint8 and value_range is None:
         return torch.from_numpy(values)
-    low, high = value_range or NATURAL_RANGES.get(values.dtype.name) or _refuse(array)
+    known_range = value_range or NATURAL_RANGES.get(values.dtype.name)
+    if known_range is None:
+        raise _unknown_range(array)
+    low, high = known_range
     images = np.empty(values.shape, np.uint8)
     scale = _Scale(array, low, high)
     rows = max(1, CHUNK_VALUES // math.prod(values.shape[1:]))
@@ -135,10 +138,11 @@ class _Scale:
             )  # fmt: skip
 
 
-def _refuse(array: NamedArray) -> tuple[float, float]:
-    """Raise an `InputError` that suggests a range, since the type of the values has no natural one."""
-    values, (low, high) = array.values, (math.inf, -math.inf)
-    for start in range(0, len(values), rows := max(1, CHUNK_VALUES // max(1, math.prod(values.shape[1:])))):
+def _unknown_range(array: NamedArray) -> InputError:
+    """Return the error for values whose type has no natural range; it suggests a range."""
+    values, low, high = array.values, math.inf, -math.inf
+    rows = max(1, CHUNK_VALUES // max(1, math.prod(values.shape[1:])))
+    for start in range(0, len(values), rows):
         finite = values[start : start + rows]
         finite = finite[np.isfinite(finite)]
         if finite.size:
@@ -146,4 +150,4 @@ def _refuse(array: NamedArray) -> tuple[float, float]:
     usual = [(0, 1), (-1, 1), (0, 255), (0, 65535)]
     fitting = next((f"[{a},{b}]" for a, b in usual if a <= low and high <= b), f"[{low:g},{high:g}]")
     extent = f"from {low:g} to {high:g}" if low <= high else "none of them finite"
-    raise InputError(f"{array}: values {extent}; set data.range={fitting} to the values of black and white")
+    return InputError(f"{array}: values {extent}; set data.range={fitting} to the values of black and white")

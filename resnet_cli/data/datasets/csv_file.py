@@ -103,7 +103,13 @@ def csv(
         name = "label_column" if label_delimiter is None else "label_delimiter"
         raise InputError(f"data.{name}: requires data.labels=multi")
     columns = _find_columns(
-        table, is_multi, path=path_column, label=label_column, split=split_column, weight=weight_column, group=group
+        table,
+        is_multi=is_multi,
+        path=path_column,
+        label=label_column,
+        split=split_column,
+        weight=weight_column,
+        group=group,
     )
     columns = replace(columns, delimiter=label_delimiter)
     place = Root(path.parent, path.name)
@@ -129,7 +135,7 @@ def _describe_rows(columns: Columns, splits: Sequence[str]) -> dict[str, str]:
     return {split: f"{split} rows of column {columns.split!r}" for split in splits}
 
 
-def _find_columns(table: Table, is_multi: bool, **given: Any) -> Columns:
+def _find_columns(table: Table, *, is_multi: bool, **given: Any) -> Columns:
     """Return the columns of a table, and log those that were found by other names than the preferred ones."""
     usual = {"path": PATH_NAMES, "label": LABEL_NAMES, "split": SPLIT_COLUMN_NAMES, "weight": WEIGHT_NAMES, "group": ()}
     found: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.array_files import NamedArray
 from resnet_cli.data.datasets.array_labels import to_labels
 from resnet_cli.data.datasets.hub_table import find_image_column, find_label_column, make_source, read_labels
-from resnet_cli.data.datasets.layout import SPLIT_NAMES, format_names
+from resnet_cli.data.datasets.layout import choose_splits, format_names
 from resnet_cli.data.datasets.samples import Samples, make_dataset
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
@@ -207,14 +207,7 @@ def _choose_splits(tables: Tables, source: str) -> dict[str, Any]:
     Raises:
         InputError: No split has the name of a training split, or it is empty.
     """
-    chosen: dict[str, str] = {}
-    for split, names in SPLIT_NAMES.items():
-        candidates = [table for name in names for table in tables if table.lower() == name]
-        candidates = [table for table in candidates if table not in chosen.values()]
-        if candidates:
-            chosen[split] = candidates[0]
-    if len(tables) == 1:
-        chosen = {"train": next(iter(tables))}
+    chosen = {"train": next(iter(tables))} if len(tables) == 1 else choose_splits(tables)
     if "train" not in chosen:
         nearest = did_you_mean("train", tables)
         raise InputError(f"{source}: no split is named train or training ({format_names(tables)}){nearest}")

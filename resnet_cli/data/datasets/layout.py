@@ -2,11 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from resnet_cli.config.counts import counted
+from resnet_cli.data.datasets.problems import raise_problems
 from resnet_cli.errors import InputError
 
 Layout = Literal["auto", "classes", "splits"]
@@ -15,7 +17,7 @@ EXPECTED = "expected train/<class>/* and test/<class>/* (and val/, if there is o
 
 # Names of the splits in upper or lower case, the preferred one first. `eval` may be either: the test split, or the
 # validation split if another folder is the test split.
-SPLIT_NAMES: Mapping[str, Sequence[str]] = {
+USUAL_SPLIT_NAMES: Mapping[str, Sequence[str]] = {
     "train": ("train", "training"),
     "test": ("test", "testing", "eval", "evaluation"),
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
@@ -69,16 +71,14 @@ class ScanReport:
         Raises:
             InputError: There are problems; the message lists the first five.
         """
-        if self.problems:
-            more = [f"... and {len(self.problems) - 5} more such problems"] if len(self.problems) > 5 else []
-            raise InputError(*self.problems[:5], *more)
+        raise_problems(self.problems)
         lines = list(self.notes)
         for paths, text in (
             (self.ignored, "ignored outside class folders"),
             (self.passed_over, "skipped: no image extension"),
         ):
             if paths:
-                lines.append(f"{len(paths)} file{'s' if len(paths) > 1 else ''} {text}; the first: {paths[0]}")
+                lines.append(f"{counted(len(paths), 'file')} {text}; the first: {paths[0]}")
         return lines
 
 
@@ -130,7 +130,7 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
     if layout == "classes":
         return {"train": root}
     folders = {entry.name: Path(entry.path) for entry in list_entries(root, ScanReport()) if is_folder(entry)}
-    chosen = _choose_splits(folders)
+    chosen = {split: folders[name] for split, name in choose_splits(folders).items()}
     if "train" not in chosen:
         if chosen or layout == "splits":
             found = " and ".join(f"{path.name}/" for path in chosen.values()) or "no folder of a split"
@@ -149,14 +149,14 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
     return chosen
 
 
-def _choose_splits(folders: Mapping[str, Path]) -> dict[str, Path]:
-    """Choose the folder of each split: the first of its names that exists and is not the folder of another split."""
-    chosen: dict[str, Path] = {}
-    for split, names in SPLIT_NAMES.items():
-        candidates = [folder for name in names for folder in folders if folder.lower() == name]
-        candidates = [name for name in candidates if folders[name] not in chosen.values()]
-        if candidates:
-            chosen[split] = folders[candidates[0]]
+def choose_splits(names: Collection[str]) -> dict[str, str]:
+    """Return the name of each split, such as a folder's: the first of its usual names that no other split has."""
+    chosen: dict[str, str] = {}
+    for split, usual_names in USUAL_SPLIT_NAMES.items():
+        candidates = [name for usual in usual_names for name in names if name.lower() == usual]
+        free = [name for name in candidates if name not in chosen.values()]
+        if free:
+            chosen[split] = free[0]
     return chosen
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resnet_cli.config.suggestions import similar_file
-from resnet_cli.data.datasets.layout import SPLIT_NAMES, ScanReport, is_folder, list_entries
+from resnet_cli.data.datasets.layout import USUAL_SPLIT_NAMES, ScanReport, is_folder, list_entries
 from resnet_cli.data.images.archive import SUFFIXES, is_archive, unpack_once
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.errors import InputError
@@ -87,6 +87,6 @@ def _content_folder(folder: Path, count_files: Callable[[Path], int] | None) -> 
     inner = Path(only.path)
     if count_files is not None:
         return inner if count_files(inner) > count_files(folder) else folder
-    is_split = any(only.name.lower() in names for names in SPLIT_NAMES.values())
+    is_split = any(only.name.lower() in names for names in USUAL_SPLIT_NAMES.values())
     has_folders = any(is_folder(entry) for entry in list_entries(inner, ScanReport()))
     return inner if has_folders and not is_split else folder

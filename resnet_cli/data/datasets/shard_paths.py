@@ -8,7 +8,7 @@ from pathlib import Path
 
 from resnet_cli.config.path_patterns import ADDRESS, WILDCARD, expand_braces
 from resnet_cli.config.suggestions import similar_file
-from resnet_cli.data.datasets.table import raise_problems
+from resnet_cli.data.datasets.problems import raise_problems
 from resnet_cli.data.images.remote import RemoteFile
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home

@@ -4,7 +4,7 @@ import codecs
 import csv
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, nearest_name, similar_file
+from resnet_cli.data.datasets.problems import raise_problems
 from resnet_cli.errors import InputError
 
 DELIMITERS = ",\t;|"
@@ -20,7 +21,6 @@ BYTE_ORDER_MARKS = {  # UTF-32 is left out: its mark begins with that of UTF-16,
 }  # fmt: skip
 OTHER_FORMATS = frozenset({".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather", ".arrow", ".pkl", ".npz", ".zip"})
 EXCEL_DELIMITER = re.compile(rf"sep=([{re.escape(DELIMITERS)}])[,;]*$")  # a line before the names of the columns
-MAX_PROBLEMS = 5  # problems to list; the others are counted
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,6 @@ def read_table(path: Path, key: str) -> Table:
     return table
 
 
-def raise_problems(problems: Iterable[str], *advice: str) -> None:
-    """Raise an `InputError` with the first problems, the number of others and advice, if there are problems."""
-    found = list(problems)
-    if found:
-        hidden = len(found) - MAX_PROBLEMS
-        more = [f"... and {hidden} more such problem{'s' if hidden > 1 else ''}"] if hidden > 0 else []
-        raise InputError(*found[:MAX_PROBLEMS], *more, *advice)
-
-
 def _plain(name: str) -> str:
     return re.sub(r"[\s_\-]+", "", name).lower()
 
@@ -130,7 +121,7 @@ def _read_text(path: Path) -> Table:
     if not header:
         raise InputError(f"{path}: an empty file")
     names = [name.strip() for name in header]
-    _raise_if_unusable(path, names)
+    _refuse_repeated(path, names)
     cells: list[list[str]] = []
     lines: list[int] = []
     problems: list[str] = []
@@ -181,7 +172,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
         raise InputError(f"{path}, line {line}: {error}: a quote that is not closed, or not doubled?") from None
 
 
-def _raise_if_unusable(path: Path, names: Sequence[str]) -> None:
+def _refuse_repeated(path: Path, names: Sequence[str]) -> None:
     """Raise an `InputError` if several columns have the same name."""
     twice = next((name for name in names if names.count(name) > 1 and name), None)
     if twice is not None:
@@ -199,7 +190,7 @@ def _read_parquet(path: Path) -> Table:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be read as Parquet: {reason}") from None
-    _raise_if_unusable(path, content.column_names)
+    _refuse_repeated(path, content.column_names)
     columns = {name: cells for name in content.column_names if (cells := _as_text(content.column(name))) is not None}
     return Table(path, columns, range(1, content.num_rows + 1), "row")
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.suggestions import did_you_mean
-from resnet_cli.data.datasets.table import Table, raise_problems
+from resnet_cli.data.datasets.problems import raise_problems
+from resnet_cli.data.datasets.table import Table
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")

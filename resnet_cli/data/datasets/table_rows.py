@@ -15,9 +15,10 @@ from torch import Tensor
 from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, similar_file
 from resnet_cli.data.datasets.label_checks import refuse_measurements
-from resnet_cli.data.datasets.layout import SPLIT_NAMES, format_names
+from resnet_cli.data.datasets.layout import USUAL_SPLIT_NAMES, format_names
+from resnet_cli.data.datasets.problems import MAX_PROBLEMS, raise_problems
 from resnet_cli.data.datasets.samples import Samples
-from resnet_cli.data.datasets.table import MAX_PROBLEMS, Table, raise_problems
+from resnet_cli.data.datasets.table import Table
 from resnet_cli.data.datasets.table_labels import describe_joined_labels, label_order, read_label_sets
 from resnet_cli.errors import InputError
 
@@ -82,7 +83,7 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
         None if columns.weight is None else _read_weights(table, columns.weight),
         None if columns.group is None else _number_groups(table.columns[columns.group]),
     )
-    rows = {split: torch.tensor([i for i, found in enumerate(splits) if found == split]) for split in SPLIT_NAMES}
+    rows = {split: torch.tensor([i for i, found in enumerate(splits) if found == split]) for split in USUAL_SPLIT_NAMES}
     return {split: samples.select(indices) for split, indices in rows.items() if len(indices)}, class_names
 
 
@@ -179,9 +180,11 @@ def _read_splits(table: Table, column: str | None) -> list[str]:
     if column is None:
         return ["train"] * len(table)
     cells = [cell.strip().lower() for cell in table.columns[column]]
-    both = set(SPLIT_NAMES["test"]) & set(SPLIT_NAMES["val"])  # `eval` means val if other rows are named test
-    has_test = not both.issuperset(set(SPLIT_NAMES["test"]).intersection(cells))
-    meanings = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+    both = set(USUAL_SPLIT_NAMES["test"]) & set(
+        USUAL_SPLIT_NAMES["val"]
+    )  # `eval` means val if other rows are named test
+    has_test = not both.issuperset(set(USUAL_SPLIT_NAMES["test"]).intersection(cells))
+    meanings = {name: split for split, names in USUAL_SPLIT_NAMES.items() for name in names}
     meanings |= dict.fromkeys(both, "val" if has_test else "test")
     raise_problems(
         f"{table.where(row)}: {column}={table.columns[column][row].strip()}: not the name of a split (train, val, test)"
@@ -216,7 +219,7 @@ def _find_classes(table: Table, labels: Sequence[str], splits: Sequence[str]) ->
     Raises:
         InputError: Rows of another split have a label that no row of the training split has.
     """
-    by_split: dict[str, set[str]] = {split: set() for split in SPLIT_NAMES}
+    by_split: dict[str, set[str]] = {split: set() for split in USUAL_SPLIT_NAMES}
     for label, split in zip(labels, splits, strict=True):
         by_split[split].add(label)
     train = by_split["train"]

@@ -16,10 +16,11 @@ from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.datasets.problems import raise_problems
 from resnet_cli.data.datasets.samples import open_parts
 from resnet_cli.data.datasets.shard_index import Extensions, ShardIndex, index_shard
 from resnet_cli.data.datasets.shard_paths import ShardPath, find_shards
-from resnet_cli.data.datasets.table import raise_problems
+from resnet_cli.data.datasets.table_labels import label_order
 from resnet_cli.data.images.cache import ArrayCache, find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
@@ -192,8 +193,7 @@ def _find_classes(indices: Mapping[str, Sequence[ShardIndex]]) -> tuple[str, ...
     )
     if len(train) == 1:
         raise InputError(f"data.shards: all images are of class {next(iter(train))!r}: 2 are needed")
-    are_numbers = all(label.isdecimal() and label.isascii() for label in train)
-    return tuple(sorted(train, key=lambda label: (int(label) if are_numbers else 0, label)))
+    return tuple(sorted(train, key=label_order(train)))
 
 
 def _list_samples(indices: Sequence[ShardIndex], class_names: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from resnet_cli.data.images.encoded import (
     silence_logger,
     silence_warnings,
 )
-from resnet_cli.data.images.jpeg import decode_jpeg
+from resnet_cli.data.images.jpeg import ORIENTATION_TAG, decode_jpeg
 from resnet_cli.data.images.resize import (
     Color,
     ImageSize,
@@ -54,7 +54,6 @@ OWN_CHANNELS = {
 # End-of-image markers by Pillow format. A file whose last bytes lack the marker is probably truncated.
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
-ORIENTATION_TAG = 0x0112  # EXIF tag
 TURNED = (5, 6, 7, 8)  # orientations that swap width and height; Pillow ignores values that EXIF does not define
 WIDTH_TAG, HEIGHT_TAG, CHANNELS_TAG = 256, 257, 277  # TIFF tags
 

@@ -26,6 +26,11 @@ MAX_MEMBERS = 10_000  # files in an archive; CIFAR's archives have about 10
 CHUNK = 1 << 20  # bytes
 SERVER_TIMEOUT = 30.0  # seconds without a byte from the server
 
+# Errors of a server or of the connection to it; those of torch's hub and of torchvision include `RuntimeError`.
+CONNECTION_ERRORS = (
+    urllib.error.URLError, http.client.HTTPException, RuntimeError, TimeoutError, ConnectionError,
+)  # fmt: skip
+
 log = logging.getLogger("resnet_cli")
 
 
@@ -90,10 +95,10 @@ def download_into(
         with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as folder:
             if log_download:
                 log.info("downloading %s into %s", ", ".join(source.urls), root)
-            with _download_environment():
+            with server_timeout(), _no_progress_bars():
                 load(Path(folder))
             _move_missing(Path(folder), root)
-    except (urllib.error.URLError, http.client.HTTPException, RuntimeError, TimeoutError, ConnectionError) as error:
+    except CONNECTION_ERRORS as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # the error holds the connection
         raise source.download_error(root, error) from None
@@ -206,14 +211,20 @@ def _move_missing(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _download_environment() -> Iterator[None]:
-    """Set a socket timeout, and hide torchvision's progress bars unless stderr is a terminal."""
+def server_timeout() -> Iterator[None]:
+    """Give up on a server that sends no byte for `SERVER_TIMEOUT`, in libraries that set no timeout themselves."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SERVER_TIMEOUT)
     try:
-        with contextlib.ExitStack() as stack:
-            if not sys.stderr.isatty():
-                stack.enter_context(contextlib.redirect_stderr(stack.enter_context(Path(os.devnull).open("w"))))
-            yield
+        yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Hide torchvision's progress bars unless stderr is a terminal."""
+    with contextlib.ExitStack() as stack:
+        if not sys.stderr.isatty():
+            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(Path(os.devnull).open("w"))))
+        yield

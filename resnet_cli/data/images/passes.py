@@ -16,9 +16,8 @@ T = TypeVar("T")
 Notes = dict[str, list[Any]]  # note -> number of images and a description of the first
 FileFacts = tuple[str, tuple[str, ...]]  # Pillow mode, and notes on what the file loses in decoding
 
-SMALL_FILE_BYTES = (
-    16_384  # below this mean size of an encoded image, threads do not help: decoding holds the interpreter lock
-)
+# Mean size of an encoded image below which threads do not help: decoding holds the interpreter lock.
+SMALL_FILE_BYTES = 16_384
 
 
 class SizeError(InputError):

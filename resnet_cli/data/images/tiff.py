@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_cli.data.images.encoded import silence_logger
+from resnet_cli.data.images.jpeg import ORIENTATION_TAG
 from resnet_cli.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are of files above 4 GB
-ORIENTATION_TAG = 274
 MAX_PIXELS = 178_956_970  # Pillow's limit
 LEFT_TO_PILLOW = ("PALETTE", "YCBCR", "MINISWHITE")  # colour spaces that need a conversion
 

@@ -21,8 +21,8 @@ from resnet_cli.data.loading.memory import fits_in_memory
 from resnet_cli.data.loading.sampling import Sampler, sampling_weights
 from resnet_cli.data.loading.stream_loader import StreamLoader
 from resnet_cli.data.origins import Origins
-from resnet_cli.data.partition import Samples, SplitOptions, format_samples, partition
-from resnet_cli.data.selection import unique_splits
+from resnet_cli.data.partition import SplitOptions, format_samples, partition
+from resnet_cli.data.selection import Samples, unique_splits
 from resnet_cli.data.shard_order import spread
 from resnet_cli.errors import InputError
 
@@ -48,7 +48,7 @@ class Loaders:
         revision: Version of the data; None if their source has no versions.
         origins: Where the parts come from; None if nothing was inferred, as for known data sets.
         changed_labels: What `label_noise` changed; see `resnet_cli.data.partition.Partition`.
-        samples: The split that each loader reads, and the indices of its samples in it; None for all.
+        samples: The samples that each loader reads.
     """
 
     train: BatchLoader
@@ -68,14 +68,12 @@ class Loaders:
     @cached_property
     def class_counts(self) -> tuple[int, ...]:
         """Number of training images of each class."""
-        split, indices = self.samples["train"]
-        labels = split.labels if indices is None else split.labels[indices]
-        return tuple(count_classes(labels, len(self.class_names)).tolist())
+        return tuple(count_classes(self.samples["train"].labels, len(self.class_names)).tolist())
 
     @property
     def has_label_sets(self) -> bool:
         """True if images have several labels, or none."""
-        return "train" in self.samples and self.samples["train"][0].labels.ndim == 2
+        return "train" in self.samples and self.samples["train"].split.labels.ndim == 2
 
     @cached_property
     def fingerprints(self) -> dict[str, Fingerprint]:
@@ -169,14 +167,14 @@ def make_loaders(
         )
     stream_options = {"workers": workers, "worker_timeout": worker_timeout}
     make = _LoaderFactory(dataset, train_indices, torch.device(device), seed, backend, stream_options)
-    val = make(*parts.samples["val"], batch_size=eval_batch_size, center=eval_crop) if "val" in parts.samples else None
+    val = make(parts.samples["val"], batch_size=eval_batch_size, center=eval_crop) if "val" in parts.samples else None
     train_options: dict[str, Any] = {
         "shuffle": True, "drop_last": drop_last, "augment": augment,
         "draw_weights": sampling_weights(sampler, dataset, train_indices), "shards": dataset.train.shards,
     }  # fmt: skip
-    test = make(*parts.samples["test"], batch_size=eval_batch_size, center=eval_crop, persistent=False)
+    test = make(parts.samples["test"], batch_size=eval_batch_size, center=eval_crop, persistent=False)
     return Loaders(
-        train=make(*parts.samples["train"], batch_size=batch_size, **train_options),
+        train=make(parts.samples["train"], batch_size=batch_size, **train_options),
         val=val,
         test=test,
         mean=tuple(make.mean),
@@ -224,23 +222,19 @@ class _LoaderFactory:
             "seed": seed,
         }
 
-    def __call__(
-        self, split: DatasetSplit, indices: Tensor | None, *, persistent: bool = True, **options: Any
-    ) -> BatchLoader:
+    def __call__(self, samples: Samples, *, persistent: bool = True, **options: Any) -> BatchLoader:
         """Create a loader.
 
         Args:
-            split: The images.
-            indices: Indices of the samples; None for all.
+            samples: The samples that it reads.
             persistent: Keep worker processes between epochs.
             options: Further arguments of `BatchLoader`.
         """
-        indices = torch.arange(len(split)) if indices is None else indices
-        options = self.common_options | options
+        split, options = samples.split, self.common_options | options
         if self.on_device:
             resident = self.resident if split is self.resident.split else ResidentSplit(split, self.device)
-            return DeviceLoader(resident, indices, **options)
-        return StreamLoader(split, indices, persistent=persistent, **self.stream_options, **options)
+            return DeviceLoader(resident, samples.indices, **options)
+        return StreamLoader(split, samples.indices, persistent=persistent, **self.stream_options, **options)
 
     def _validate_files(self, dataset: Dataset) -> None:
         """Check image files before training, except training images of the device backend.

@@ -18,10 +18,8 @@ CropPadding = Literal["zero", "reflect"]
 LARGE_IMAGE_BYTES = 32_768  # image size from which two copies take a CPU longer than the overhead of starting one
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601, as in the greyscale conversion of Pillow and torchvision
-HASH_FACTORS = (
-    0x3F58476D1CE4E5B9,
-    0x14D049BB133111EB,
-)  # of splitmix64, truncated to 63 bits; products wrap around
+# Factors of splitmix64, truncated to 63 bits; products wrap around.
+HASH_FACTORS = (0x3F58476D1CE4E5B9, 0x14D049BB133111EB)
 
 
 def random_crop(images_BCHW: Tensor, padding: int, mode: CropPadding, generator: torch.Generator) -> Tensor:

@@ -121,7 +121,7 @@ def _summary(variances: Sequence[tuple[float, float]]) -> str:
     if not variances:
         return "no layer was rescaled"
     (low, high), (least, most) = ((min(values), max(values)) for values in zip(*variances, strict=True))
-    count = f"{len(variances)} layer{'s' if len(variances) > 1 else ''}"
+    count = counted(len(variances), "layer")
     return f"{count}, output variances {low:.3g} to {high:.3g} before, {least:.3g} to {most:.3g} after"
 
 

@@ -63,6 +63,8 @@ class Trial:
     optimizer: str = ""
 
 
+COLUMNS = ("batch_size", "fits", "samples_per_second", "peak_bytes")  # of a trial, in the files of the search
+
 Try = Callable[[int], Trial]
 
 
@@ -96,8 +98,8 @@ def find_batch_size(config: RunConfig, run: RunDir, context: RunContext) -> tupl
         "scaled_lr": None if hint is None else {"lr": hint[0], "rule": hint[1]}, "configured": configured,
         "training_images": samples, "device": str(device),
     }  # fmt: skip
-    rows = sorted((asdict(trial) for trial in trials), key=lambda row: row["batch_size"])
-    return facts, [{key: row[key] for key in list(row)[:4]} for row in rows]
+    rows = sorted(map(asdict, trials), key=lambda row: int(row["batch_size"]))
+    return facts, [{key: row[key] for key in COLUMNS} for row in rows]
 
 
 def fastest(attempt: Try, samples: int) -> list[Trial]:

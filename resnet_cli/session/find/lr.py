@@ -14,7 +14,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.prepare import PreparedRun, isolated_compiler, prepare
-from resnet_cli.training.lr_range import LrSuggestion, run_range_test, suggest_lr
+from resnet_cli.training.lr_range import FIRST_LR, LrSuggestion, run_range_test, suggest_lr
 from resnet_cli.training.step import base_lr
 
 logger = logging.getLogger("resnet_cli")
@@ -40,7 +40,7 @@ def find_lr(config: RunConfig, run: RunDir, context: RunContext) -> tuple[dict[s
             raise InputError(f"optimizer.lr={base:g}: find=lr scales it, with that of every group; give it a value")
         points, diverged_at = run_range_test(trainer, loaders.train, base, control=context.control)
     if not points:
-        raise DivergedError("find=lr: the loss is not finite at the first step, at a learning rate of 1e-06")
+        raise DivergedError(f"find=lr: the loss is not finite at the first step, at a learning rate of {FIRST_LR:g}")
     found = suggest_lr(points, diverged_at)
     run.path.mkdir(parents=True, exist_ok=True)
     draw_lr_range(
@@ -84,7 +84,7 @@ def _log(
 ) -> None:
     size = _images_of_step(prepared.loaders)
     end = f"the loss diverged at {found.diverged_at:.2g}" if found.diverged_at else "the loss did not diverge"
-    logger.info("steps   %d on batches of %d, the learning rate rising from 1e-06; %s", steps, size, end)
+    logger.info("steps   %d on batches of %d, the learning rate rising from %g; %s", steps, size, FIRST_LR, end)
     logger.info("lowest  smoothed loss %.4f at %.2g, falling fastest at %.2g", *_lowest_and_steepest(found))
     if found.lr is None:
         logger.info("no suggestion: the loss did not fall; look at the picture, and at the data and the model")

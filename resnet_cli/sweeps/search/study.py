@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.selection import format_score
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.sweeps.placement import is_identifying
@@ -105,7 +106,7 @@ class Study:
         counts = {name: self.count_trials(state) for state, name in STATE_NAMES.items()}
         total = sum(counts.values())
         shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        line = f"search: {total} trial{'s' if total != 1 else ''}: {shown}"
+        line = f"search: {counted(total, 'trial')}: {shown}"
         if not counts["complete"]:
             return line
         best = self.study.best_trial

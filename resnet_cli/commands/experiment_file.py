@@ -33,7 +33,7 @@ NOT_OF_FILES = tuple(key for key in CONTROL_KEYS if key != "init_from")  # keys 
 COPY_HINT = "# Copy it to"  # how a line of plan.yaml begins that does not apply to a copy
 
 
-def eject_run(run: RunDir, config_dir: str | None = None) -> str:
+def format_run_as_experiment(run: RunDir, config_dir: str | None = None) -> str:
     """Return the text of an experiment file that trains with the config of a run.
 
     Relative paths that do not lead to the run's files from the working folder are replaced by absolute ones.
@@ -53,10 +53,10 @@ def eject_run(run: RunDir, config_dir: str | None = None) -> str:
     runs = {key: place for key, place in paths.items() if key in ("init_from", "teacher")}
     located = {**located_settings(settings, paths), **runs}
     moved = {key: _value_of(located, key) for key in dict.fromkeys(ITEM.sub("", path) for path in paths)}
-    return eject(plan, overrides, located, config_dir=config_dir, moved=moved)
+    return format_experiment(plan, overrides, located, config_dir=config_dir, moved=moved)
 
 
-def eject(
+def format_experiment(
     plan: str,
     overrides: Sequence[str],
     settings: Settings,

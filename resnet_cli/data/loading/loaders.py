@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
 from resnet_cli.data.fingerprint import Fingerprint, fingerprint_split
@@ -92,6 +93,7 @@ class Loaders:
         return format_samples(self.samples)
 
 
+@validate_arguments
 def make_loaders(
     dataset: Dataset,
     *,

@@ -1,6 +1,7 @@
 """Randomness as a function of (seed, purpose, epoch, step): no generator state has to survive a restart."""
 
 import hashlib
+from contextlib import AbstractContextManager
 from functools import lru_cache
 
 import torch
@@ -27,6 +28,12 @@ def _prefix_digest(parts: tuple[int | str, ...]) -> "hashlib.blake2b":
 def _encode(part: int | str) -> bytes:
     data = part.encode() if isinstance(part, str) else b"%d" % part
     return b"%c%d:%b" % (b"s" if isinstance(part, str) else b"i", len(data), data)
+
+
+def random_state_kept() -> AbstractContextManager[None]:
+    """Return a context manager that restores torch's global random state on exit, on GPUs too if CUDA is in use."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    return torch.random.fork_rng(devices=devices)
 
 
 def seeded_generator(device: torch.device | str, *parts: int | str) -> torch.Generator:

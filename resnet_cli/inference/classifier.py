@@ -18,7 +18,8 @@ from resnet_cli.errors import InputError
 from resnet_cli.heads import find_head
 from resnet_cli.inference.preprocessing import Preprocessing
 from resnet_cli.seeding import random_state_kept
-from resnet_cli.session.trained import TrainedRun, check_node, open_trained
+from resnet_cli.session.trained import TrainedRun, open_trained
+from resnet_cli.session.trusted_kinds import check_node
 
 Images = Any  # see `Classifier`
 FLAGS = re.compile(r"(?<!\S)--(?=(?:checkpoint|device|trust)\b)")  # of commands, in messages about arguments

@@ -19,6 +19,22 @@ from resnet_cli.runs.folder import RunDir
 _folder_of: dict[str, Path] = {}  # by top-level module, the folder it comes from; a process imports a module once
 
 
+def find_own_modules(run: RunDir | None, settings: Mapping[str, Any]) -> None:
+    """Let a config's own classes be imported from the working folder, as resnet-train does, or from a run's `code/`.
+
+    Args:
+        run: A run that the user trusts; None if there is only a checkpoint.
+        settings: Its config.
+
+    Raises:
+        InputError: as in `find_stored_modules`.
+    """
+    if own_class_overrides(settings) and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # appended, so that it shadows nothing
+    if run is not None:
+        find_stored_modules(run, settings)
+
+
 def find_stored_modules(run: RunDir, settings: Mapping[str, Any]) -> None:
     """Let modules of a config's own classes be imported from a run's `code/` if they are found nowhere else.
 

@@ -625,3 +625,33 @@ def test_wrong_settings_are_refused(options, problem):
 def test_wrong_arguments_of_fit_are_refused(arguments):
     with pytest.raises(InputError, match=rf"^{next(iter(arguments))}="):
         make_trainer(net()).fit(loader(), loader(), **arguments)
+
+
+class ScaledLoss(nn.Module):
+    """Cross-entropy divided by its own running mean, which is a buffer; `weight` is a setting."""
+
+    def __init__(self, weight=1.0):
+        super().__init__()
+        self.register_buffer("weight", torch.full((3,), weight))
+        self.register_buffer("mean", torch.ones(()))
+
+    def forward(self, logits, labels):
+        loss = nn.functional.cross_entropy(logits, labels, self.weight)
+        if torch.is_grad_enabled():
+            self.mean.mul_(0.5).add_(0.5 * loss.detach())
+        return loss / self.mean.clone()
+
+
+def test_what_a_loss_accumulates_is_part_of_the_state():
+    whole, first, rest = (make_trainer(net(), loss_fn=ScaledLoss()) for _ in range(3))
+    expected = whole.fit(loader(), None, num_epochs=2, verbose=False)
+    assert "loss" not in first.state.state_dict()
+    first.fit(loader(), None, num_epochs=1, verbose=False)
+    saved = copy.deepcopy(first.state.state_dict())
+    assert list(saved["loss"]) == ["mean"]
+    rest.state.load_state_dict(saved)
+    assert rest.fit(loader(), None, num_epochs=1, verbose=False).train_loss == expected.train_loss[1:]
+    other = make_trainer(net(), loss_fn=ScaledLoss(weight=2.0))
+    other.state.load_state_dict(saved)
+    assert other.state.loss.weight.tolist() == [2.0] * 3
+    make_trainer(net()).state.load_state_dict(saved)  # a run that continues with another loss

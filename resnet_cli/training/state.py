@@ -72,7 +72,7 @@ class TrainState:
     average: WeightAverage | None = None
     gradients: GradientSums | None = None  # gradient norms of the current epoch, if they are recorded
     freezing: Freezing | None = None  # a function of the step, and so not part of what is saved
-    loss: nn.Module | None = None  # the buffers that training changes are saved, not the settings in others
+    loss: object = None  # of a module, the buffers that training changes are saved, not the settings in others
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished
     batches: int = 0  # batches of the current epoch done
@@ -198,7 +198,7 @@ class TrainState:
         self.halvings = [{key: int(value) for key, value in item.items()} for item in state.get("halvings") or ()]
 
     def _loss_tensors(self) -> dict[str, Tensor]:
-        found = {} if self.loss is None else self.loss.state_dict()
+        found = self.loss.state_dict() if isinstance(self.loss, nn.Module) else {}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     def _changed_loss_tensors(self) -> dict[str, Tensor]:

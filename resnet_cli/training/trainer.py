@@ -150,8 +150,7 @@ class ClassifierTrainer(SingleEpochs):
             scaler=GradientScaler(self.device.type, enabled=self.backend.scales_gradients),
             average=make_average(averaging, self.model, averaging_decay, swa_start, swa_lr, lookahead),
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
-            best_tracker=BestTracker(select_by=select_by), freezing=freezing,
-            loss=loss_fn if isinstance(loss_fn, nn.Module) else None,
+            best_tracker=BestTracker(select_by=select_by), freezing=freezing, loss=loss_fn,
         )  # fmt: skip
         counted = count_exact if multi_label else count_correct
         taught_by = None if teacher is None else teacher.prepare(self.backend)

@@ -13,6 +13,7 @@ from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, Positive
 from resnet_cli.config.signatures import locate, signature
 from resnet_cli.data import Augment, digits, make_loaders
 from resnet_cli.errors import InputError
+from resnet_cli.losses import CrossEntropy
 from resnet_cli.models import CNN, CifarResNet, ResidualBlock, StagedResNet
 from resnet_cli.schedules import cosine
 from tests.support.public_names import PUBLIC, TARGETS
@@ -59,6 +60,9 @@ def test_every_range_and_choice_of_a_signature_is_checked_in_python_too(name):
         (lambda: CNN(SIZE, 10, [4], 1, [], conv_params=None), "conv_params=None: must be a mapping"),
         (lambda: ResidualBlock(4, [4], [3], dropout=3.0), "dropout=3.0: must be a number from 0 to below 1"),
         (lambda: make_loaders(digits(), device="cpu", seed=0, val_fraction=1.5), "val_fraction=1.5: must be a number"),
+        (lambda: make_loaders(digits(), device="auto", seed=0), "device='auto': must be a device of PyTorch, such as"),
+        (lambda: CrossEntropy(class_weights="balanced"), "class_weights=balanced: needs class_counts"),
+        (lambda: CrossEntropy(class_weights={"a": 2}), "class_weights: a mapping from class names needs class_names"),
         (lambda: Augment(flip="vertical"), "flip='vertical': must be one of none, random, alternating"),
         (lambda: cosine(total_steps=9, steps_per_epoch=3, warmup=True), "warmup=True: must be a number or text"),
     ],
@@ -76,6 +80,13 @@ def test_numbers_and_sequences_of_other_libraries_are_taken(number, sequence):
     other = CNN(sequence(SIZE), 3, sequence([2, 4]), int(number), sequence([5])).state_dict()
     assert {name: tensor.shape for name, tensor in plain.items()} == {n: t.shape for n, t in other.items()}
     assert len(CifarResNet(SIZE, 3, depth=8, width=number).stages) == 3
+
+
+def test_a_list_of_class_weights_needs_no_names():
+    loss = CrossEntropy(class_weights=torch.tensor([1.0, 2.0]))
+    assert loss.weight.tolist() == [1.0, 2.0]
+    with pytest.raises(InputError, match="2 numbers, but the data have 3 classes: a, b, c"):
+        CrossEntropy(class_weights=[1, 2], class_names=["a", "b", "c"])
 
 
 @validate_arguments

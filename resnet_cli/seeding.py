@@ -32,7 +32,8 @@ def _encode(part: int | str) -> bytes:
 
 def random_state_kept() -> AbstractContextManager[None]:
     """Return a context manager that restores torch's global random state on exit, on GPUs too if CUDA is in use."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if in_use else ()
     return torch.random.fork_rng(devices=devices)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Between, Positive
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
@@ -32,7 +33,7 @@ class ClassLoss(nn.Module):
             names to factors, with 1 for classes that it lacks. `balanced` is N / (K n_k) for a class with n_k of the N
             training images, so that the mean over the training images is 1. None applies no weights.
         label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7); training only.
-        class_names: Names of the classes, from the data.
+        class_names: Names of the classes, from the data; a list of weights does not need them.
         class_counts: Training images of each class, from the data.
 
     Raises:
@@ -42,6 +43,7 @@ class ClassLoss(nn.Module):
     weight: Tensor | None
     takes_label_sets = False  # the softmax gives each image one class
 
+    @validate_arguments
     def __init__(
         self,
         *,
@@ -90,6 +92,7 @@ class Focal(ClassLoss):
         **options: See `ClassLoss`.
     """
 
+    @validate_arguments
     def __init__(
         self,
         *,
@@ -133,6 +136,7 @@ class BinaryCrossEntropy(ClassLoss):
 
     takes_label_sets = True
 
+    @validate_arguments
     def __init__(
         self,
         *,
@@ -171,6 +175,7 @@ class Distillation(nn.Module):
         weight: Share of the teacher in the loss; 0 learns from the labels alone, 1 from the teacher alone.
     """
 
+    @validate_arguments
     def __init__(
         self, *, temperature: Annotated[float, Positive()] = 4.0, weight: Annotated[float, Between(0, 1)] = 0.9
     ) -> None:
@@ -201,9 +206,13 @@ def resolve_class_weights(
     if given is None:
         return None
     if isinstance(given, str):
+        if not class_counts:
+            raise InputError("class_weights=balanced: needs class_counts")
         return balanced_weights(class_counts)
-    classes = len(class_names)
+    classes = len(class_names) or len(given)
     if isinstance(given, Mapping):
+        if not class_names:
+            raise InputError("class_weights: a mapping from class names needs class_names")
         unknown = [name for name in given if name not in class_names]
         if unknown:
             near = (did_you_mean(name, class_names) or f"; there are {_shorten(class_names)}" for name in unknown)

@@ -1,8 +1,7 @@
 """Randomness as a function of (seed, purpose, epoch, step): no generator state has to survive a restart."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import lru_cache
 
 import torch
@@ -31,6 +30,18 @@ def _encode(part: int | str) -> bytes:
     return b"%c%d:%b" % (b"s" if isinstance(part, str) else b"i", len(data), data)
 
 
+def random_state_kept(device: torch.device | None = None) -> AbstractContextManager[None]:
+    """Return a context manager that restores torch's random state of the CPU and of GPUs on exit.
+
+    Args:
+        device: The GPU that is used, if one is; without it, all GPUs if CUDA is in use.
+    """
+    if device is not None:
+        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else ())
+
+
 def seeded_generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
     """Return a generator on `device` seeded with `parts`, such as `seeded_generator("cpu", seed, "order", epoch)`.
 
@@ -39,10 +50,3 @@ def seeded_generator(device: torch.device | str, *parts: int | str) -> torch.Gen
     generator = torch.Generator(device=device)
     generator.manual_seed(derive_seed(*parts))
     return generator
-
-
-@contextmanager
-def random_state_kept(device: torch.device) -> Iterator[None]:
-    """Restore torch's random state of the CPU and of a device after the block."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from resnet_cli.config import ranges
 from resnet_cli.config.annotation_text import UnknownAnnotationError, from_text
 from resnet_cli.config.annotations import Opaque, from_object, is_known, plain_default, type_of_default
-from resnet_cli.config.source_files import Module, definition, module_source
+from resnet_cli.config.source_files import Module, definition, forget_sources, import_of, module_source
 
 __all__ = ["NotFoundError", "Opaque", "Parameter", "Signature", "locate", "signature"]
 
@@ -53,13 +53,23 @@ class NotFoundError(LookupError):
         super().__init__(message)
 
 
-@lru_cache(maxsize=256)
 def signature(target: str) -> Signature:
     """Return the signature of a class, a function or a method (`module.Class.method`) by its dotted name.
 
     Raises:
         NotFoundError: there is no such module or no such name in it.
     """
+    return _signature(target, import_of(target))
+
+
+def forget_signatures() -> None:
+    """Read signatures and sources anew, since modules may be found at other places now."""
+    _signature.cache_clear()
+    forget_sources()
+
+
+@lru_cache(maxsize=256)
+def _signature(target: str, imported: int) -> Signature:
     parts = target.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         module = module_source(".".join(parts[:cut]))

@@ -73,14 +73,31 @@ def _find_spec(name: str) -> ModuleSpec | None:
     return spec
 
 
-@lru_cache(maxsize=256)
+def import_of(name: str) -> int:
+    """Return a number that changes when the module that a dotted name begins with is imported or reloaded."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:cut]) for cut in range(len(parts), 0, -1))
+    module = next((sys.modules[prefix] for prefix in prefixes if prefix in sys.modules), None)
+    return id(getattr(module, "__spec__", None))
+
+
 def module_source(name: str) -> Module | None:
-    """Return the parsed source of a module; None if it has no source file."""
+    """Return the parsed source of a module as it was imported, if it is; None if it has no source file."""
+    return _parsed(name, import_of(name))
+
+
+@lru_cache(maxsize=256)
+def _parsed(name: str, imported: int) -> Module | None:
     spec = _find_spec(name)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     tree = ast.parse(Path(spec.origin).read_bytes())  # bytes, since a file may declare its encoding
     return Module(name, spec.submodule_search_locations is not None, tree)
+
+
+def forget_sources() -> None:
+    """Parse sources anew, since modules may be found at other places now."""
+    _parsed.cache_clear()
 
 
 def definition(module: Module, name: str, depth: int = 0) -> tuple[Module, ast.stmt] | None:

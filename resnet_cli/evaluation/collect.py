@@ -19,7 +19,8 @@ from resnet_cli.errors import InputError
 from resnet_cli.evaluation.decisions import Decisions
 from resnet_cli.evaluation.images import EvaluatedImages
 from resnet_cli.session.losses import build_loss
-from resnet_cli.session.trained import TrainedRun, check_node
+from resnet_cli.session.trained import TrainedRun
+from resnet_cli.session.trusted_kinds import check_node
 from resnet_cli.training.backend import Backend, Batch
 from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
 from resnet_cli.training.metrics import Scores

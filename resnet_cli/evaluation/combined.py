@@ -29,6 +29,7 @@ from resnet_cli.evaluation.members import (
     require_same_classes,
     warn_of_separate_starts,
 )
+from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.seeding import random_state_kept
 from resnet_cli.session.trained import TrainedRun, open_trained
 from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
@@ -127,11 +128,8 @@ def average_weights(members: Sequence[Member], loaders: Loaders) -> TrainedRun:
     first = members[0].run
     model = copy.deepcopy(first.model)
     states = [member.run.model.state_dict() for member in members]
-    mean = {
-        name: _mean([state[name] for state in states]) if value.is_floating_point() else value
-        for name, value in states[0].items()
-    }
-    model.load_state_dict(mean)
+    averaged = [name for name, tensor in state_tensors(states[0]).items() if tensor.is_floating_point()]
+    model.load_state_dict({**states[0], **{name: _mean([state[name] for state in states]) for name in averaged}})
     if has_batch_norm(model):
         with first.backend.switches(), random_state_kept(first.backend.device):
             seed_device(first.backend.device, int(first.settings.get("seed") or 0), "batch norm")

@@ -17,7 +17,8 @@ from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.undivided import undivided
 from resnet_cli.errors import InputError
 from resnet_cli.session.run_data import split_change
-from resnet_cli.session.trained import TrainedRun, check_node
+from resnet_cli.session.trained import TrainedRun
+from resnet_cli.session.trusted_kinds import check_node
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batching import EpochIterator
 

@@ -12,9 +12,11 @@ from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.images import Split
+from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.session import build
 from resnet_cli.session.run_data import SplitChange, split_change
-from resnet_cli.session.trained import TrainedRun, check_node
+from resnet_cli.session.trained import TrainedRun
+from resnet_cli.session.trusted_kinds import check_node
 
 Average = Literal["weights", "probabilities"]
 
@@ -146,7 +148,8 @@ def _architecture_difference(first: TrainedRun, other: TrainedRun) -> str:
     for change in differences(*settings):
         if change.key.rpartition(".")[2] not in NOT_ARCHITECTURE:
             return f"{change.key} {change.before} and {change.after}"
-    shapes, others = ({k: list(v.shape) for k, v in run.model.state_dict().items()} for run in (first, other))
+    states = (state_tensors(run.model.state_dict()) for run in (first, other))
+    shapes, others = ({name: list(tensor.shape) for name, tensor in state.items()} for state in states)
     for name in {**shapes, **others}:
         if shapes.get(name) != others.get(name):
             return f"{name} {shapes.get(name, 'absent')} and {others.get(name, 'absent')}"

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from resnet_cli.errors import InputError
 from resnet_cli.heads import find_head
 from resnet_cli.inference.preprocessing import Preprocessing
-from resnet_cli.session.trained import TrainedRun, check_node, open_trained
+from resnet_cli.seeding import random_state_kept
+from resnet_cli.session.trained import TrainedRun, open_trained
+from resnet_cli.session.trusted_kinds import check_node
 
 Images = Any  # see `Classifier`
 FLAGS = re.compile(r"(?<!\S)--(?=(?:checkpoint|device|trust)\b)")  # of commands, in messages about arguments
@@ -173,7 +175,8 @@ def load_run(
         raise InputError(f"checkpoint={checkpoint!r}: must be best, last or a file")
     name = None if checkpoint is None else str(checkpoint)
     try:
-        run = open_trained(str(path), checkpoint=name, device=device, trust=trust)
+        with random_state_kept():  # building the net draws weights
+            run = open_trained(str(path), checkpoint=name, device=device, trust=trust)
     except InputError as error:
         raise InputError(*(FLAGS.sub("", problem) for problem in error.problems)) from None
     return Classifier(run, batch_size=batch_size, temperature=temperature)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Between, Positive
 from resnet_cli.errors import InputError
 from resnet_cli.models.checks import check_choice, image_size
@@ -52,10 +53,11 @@ class Airbench(Initialised):
         InputError: images too small for the poolings.
     """
 
+    @validate_arguments
     def __init__(
         self,
         in_size: Sequence[int],
-        out_classes: int,
+        out_classes: Annotated[int, AtLeast(1)],
         *,
         widths: Sequence[Annotated[int, AtLeast(1)]] = (64, 256, 256),
         convolutions: Annotated[int, Between(2, 1000)] = 2,

@@ -26,17 +26,10 @@ def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:
         raise InputError(f"{key}={value!r}: must be one of {', '.join(allowed)}{did_you_mean(value, allowed)}")
 
 
-def check_counts(key: str, values: Sequence[int]) -> None:
-    """Raise if a list of widths is empty or has a width below 1.
-
-    Raises:
-        InputError: the list is empty or has such a width, which the message names.
-    """
-    if not values:
+def require_layers(key: str, values: Sequence[int]) -> None:
+    """Raise an `InputError` if a list with a number for each layer is empty."""
+    if len(values) == 0:
         raise InputError(f"{key}=[]: must name at least one layer")
-    for i, value in enumerate(values):
-        if value < 1:
-            raise InputError(f"{key}[{i}]={value}: must be 1 or more")
 
 
 def image_size(in_size: Sequence[int], *, halvings: int = 0, hint: str = "") -> tuple[int, int, int]:

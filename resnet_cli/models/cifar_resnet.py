@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Between
 from resnet_cli.errors import InputError
 from resnet_cli.models.checks import image_size
@@ -57,10 +58,11 @@ class CifarResNet(Initialised):
             combined.
     """
 
+    @validate_arguments
     def __init__(
         self,
         in_size: Sequence[int],
-        out_classes: int,
+        out_classes: Annotated[int, AtLeast(1)],
         *,
         depth: Annotated[int, Between(8, 10_000)] = 20,
         width: Annotated[int, Between(1, 1000)] = 1,

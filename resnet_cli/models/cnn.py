@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.checks import check_choice, check_counts, image_size, make_layer
+from resnet_cli.models.checks import check_choice, image_size, make_layer, require_layers
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.blocks import ResidualBlock, ResidualBottleneckBlock
@@ -67,10 +68,11 @@ class CNN(FeaturesThenMLP):
         InputError: a layer reduces the image to less than one pixel, or an argument cannot be used.
     """
 
+    @validate_arguments
     def __init__(
         self,
         in_size: Sequence[int],
-        out_classes: int,
+        out_classes: Width,
         channels: Sequence[Width],
         pool_every: Annotated[int, AtLeast(1)],
         hidden_dims: Sequence[Width],
@@ -87,7 +89,7 @@ class CNN(FeaturesThenMLP):
         drop_connect: Annotated[float, Below(0, 1)] = 0.0,
         init: Init = "default",
     ) -> None:
-        _check_layout(channels, pool_every)
+        require_layers("channels", channels)
         activation, norm_spec = ActivationSpec(activation_type, activation_params), NormSpec(norm, norm_params)
         conv_params = conv_params if "kernel_size" in conv_params else {"kernel_size": 3, "padding": 1, **conv_params}
         width_in, *size = image_size(in_size)
@@ -146,10 +148,11 @@ class ResNet(FeaturesThenMLP):
             depth is used without shortcuts, or an argument cannot be used.
     """
 
+    @validate_arguments
     def __init__(
         self,
         in_size: Sequence[int],
-        out_classes: int,
+        out_classes: Width,
         channels: Sequence[Width],
         pool_every: Annotated[int, AtLeast(1)],
         hidden_dims: Sequence[Width],
@@ -171,7 +174,7 @@ class ResNet(FeaturesThenMLP):
         stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
         init: Init = "default",
     ) -> None:
-        _check_layout(channels, pool_every)
+        require_layers("channels", channels)
         check_stochastic_depth(stochastic_depth, shortcuts=residual and shortcut != "none")
         groups = [list(channels[i : i + pool_every]) for i in range(0, len(channels), pool_every)]
         width_in, *size = image_size(in_size)
@@ -198,12 +201,6 @@ class ResNet(FeaturesThenMLP):
         super().__init__(features, head)
         initialise(self, init)
         add_drop_connect(self, drop_connect)
-
-
-def _check_layout(channels: Sequence[int], pool_every: int) -> None:
-    check_counts("channels", channels)
-    if pool_every < 1:
-        raise InputError(f"pool_every={pool_every}: must be 1 or more")
 
 
 def _pooling(pooling_type: Pooling, params: Mapping[str, Any]) -> nn.MaxPool2d | nn.AvgPool2d:

@@ -5,9 +5,10 @@ from typing import Annotated, cast
 
 from torch import Tensor, nn
 
-from resnet_cli.config.ranges import Below
+from resnet_cli.config.arguments import validate_arguments
+from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.checks import check_counts
+from resnet_cli.models.checks import require_layers
 from resnet_cli.models.layers.activations import (
     Activation,
     ActivationSpec,
@@ -35,16 +36,17 @@ class MLP(nn.Module):
             nonlinearity is a CReLU, which would double the outputs.
     """
 
+    @validate_arguments
     def __init__(
         self,
-        in_dim: int,
-        dims: Sequence[int],
+        in_dim: Annotated[int, AtLeast(1)],
+        dims: Sequence[Annotated[int, AtLeast(1)]],
         nonlins: Sequence[str | nn.Module | None],
         *,
         dropout: Annotated[float, Below(0, 1)] = 0.0,
     ) -> None:
         super().__init__()
-        check_counts("dims", dims)
+        require_layers("dims", dims)
         if len(dims) != len(nonlins):
             raise InputError(f"nonlins: {len(nonlins)} given for {len(dims)} layers; must be one for each of dims")
         modules = [n if isinstance(n, nn.Module) else make_activation(cast(Activation, n or "none")) for n in nonlins]
@@ -71,7 +73,5 @@ def classifier_head(
     hidden_dropout: float = 0.0,
 ) -> MLP:
     """Create `(FC -> ACT -> DROPOUT)*M -> FC`: an MLP whose last layer returns the `out_classes` scores."""
-    if hidden_dims:
-        check_counts("hidden_dims", hidden_dims)
     hidden = [activation.layer() for _ in hidden_dims]
     return MLP(in_dim, [*hidden_dims, out_classes], [*hidden, None], dropout=hidden_dropout)

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Between
 from resnet_cli.errors import InputError
-from resnet_cli.models.checks import check_counts, image_size
+from resnet_cli.models.checks import image_size, require_layers
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.blocks import Residual
@@ -57,10 +58,11 @@ class ResidualMLP(Initialised):
             used without shortcuts, or an argument cannot be used.
     """
 
+    @validate_arguments
     def __init__(
         self,
         in_size: Sequence[int],
-        out_classes: int,
+        out_classes: Annotated[int, AtLeast(1)],
         *,
         width: Annotated[int, Between(1, 1_000_000)] = 128,
         dims: Sequence[Annotated[int, AtLeast(1)]] = (128, 128, 128, 128),
@@ -78,7 +80,7 @@ class ResidualMLP(Initialised):
         init: Init = "default",
     ) -> None:
         super().__init__()
-        check_counts("dims", dims)
+        require_layers("dims", dims)
         shortcut = shortcut if residual else "none"
         check_stochastic_depth(stochastic_depth, shortcuts=shortcut != "none")
         activation, norm_spec = ActivationSpec(activation_type, activation_params), NormSpec(norm, norm_params)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import Between
 from resnet_cli.errors import InputError
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
@@ -29,6 +30,7 @@ class ScalarChain(nn.Module):
         InputError: the activation needs several channels, or the list of weights does not have `depth` elements.
     """
 
+    @validate_arguments
     def __init__(
         self,
         *,

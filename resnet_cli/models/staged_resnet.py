@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
-from resnet_cli.config.ranges import Below, Between, Bounds
-from resnet_cli.models.checks import check_counts, image_size
+from resnet_cli.config.arguments import validate_arguments
+from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds
+from resnet_cli.models.checks import image_size, require_layers
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.normalisation import Norm, NormSpec
 from resnet_cli.models.layers.regularisers import check_stochastic_depth
@@ -41,10 +42,11 @@ class StagedResNet(Initialised):
         InputError: images too small for the stem and the stages; options that cannot be combined.
     """
 
+    @validate_arguments
     def __init__(
         self,
         in_size: Sequence[int],
-        out_classes: int,
+        out_classes: Annotated[int, AtLeast(1)],
         *,
         block: Block = "basic",
         layers: Sequence[Annotated[int, Between(1, 1000)]] = (2, 2, 2, 2),
@@ -59,7 +61,7 @@ class StagedResNet(Initialised):
         init: Init = "he",
     ) -> None:
         super().__init__()
-        check_counts("layers", layers)
+        require_layers("layers", layers)
         halvings = len(layers) - 1 + (2 if stem == "imagenet" else 0)
         hint = "; stem=cifar halves two times less" if stem == "imagenet" else ""
         channels, h, w = image_size(in_size, halvings=halvings, hint=hint)

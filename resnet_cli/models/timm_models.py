@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from resnet_cli.config.ranges import NotEmpty
+from resnet_cli.config.arguments import validate_arguments
+from resnet_cli.config.ranges import AtLeast, NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError, first_line
 from resnet_cli.models.checks import image_size, refusal, require_plain
@@ -20,9 +21,10 @@ RESERVED_OPTIONS = (
 )  # fmt: skip
 
 
+@validate_arguments
 def timm_model(
     in_size: Sequence[int],
-    out_classes: int,
+    out_classes: Annotated[int, AtLeast(1)],
     *,
     name: Annotated[str, NotEmpty()] = "resnet18",
     pretrained: bool = False,

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from resnet_cli.config.ranges import NotEmpty
+from resnet_cli.config.arguments import validate_arguments
+from resnet_cli.config.ranges import AtLeast, NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError, first_line
 from resnet_cli.models.checks import image_size, refusal, require_plain
@@ -18,9 +19,10 @@ WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 RGB = 3  # channels
 
 
+@validate_arguments
 def torchvision_model(
     in_size: Sequence[int],
-    out_classes: int,
+    out_classes: Annotated[int, AtLeast(1)],
     *,
     name: str = "resnet18",
     weights: Annotated[str, NotEmpty()] | None = None,

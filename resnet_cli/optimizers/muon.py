@@ -12,6 +12,7 @@ from typing import Annotated, Any, overload
 import torch
 from torch import Tensor
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Between, Positive
 
 
@@ -42,6 +43,7 @@ class Muon(torch.optim.Optimizer):
         sgd_weight_decay: Weight decay of the other parameters, added to the gradient as in `torch.optim.SGD`.
     """
 
+    @validate_arguments
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],

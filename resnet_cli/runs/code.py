@@ -13,8 +13,10 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from importlib.metadata import distributions
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from resnet_cli.config.trust import own_class_overrides
@@ -31,6 +33,8 @@ MODULES = "modules"  # the folder of the user's own modules
 INDEX = "code.json"
 NOT_KEPT = ("resnet_cli", "__main__")
 INSTALLED = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)\.dist-info")
+
+_used: dict[Path, tuple[ModuleSpec | None, bytes]] = {}  # sources as they were imported; a process imports a file once
 
 
 @dataclass
@@ -133,10 +137,28 @@ def _own_modules(targets: Sequence[str], left_out: list[str]) -> tuple[dict[str,
         if root is None or _is_installed(path):
             continue
         try:
-            found[name in named][path.relative_to(root).as_posix()] = path.read_bytes()
+            found[name in named][path.relative_to(root).as_posix()] = _imported_source(module, path)
         except OSError as error:
             left_out.append(f"{path} ({error.strerror or error})")
     return found[True], found[False]
+
+
+def _imported_source(module: ModuleType, path: Path) -> bytes:
+    """Return the source of a module when a run of this process first used it; what is reloaded counts as new.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    spec, content = _used.get(path, (None, b""))
+    if spec is None or spec is not module.__spec__:
+        content = path.read_bytes()
+        _used[path] = module.__spec__, content
+    elif content != path.read_bytes():
+        logger.warning(
+            "%s has changed since it was imported: this run uses and keeps the former code; restart Python, or reload "
+            "%s, for the new one", path, module.__name__,
+        )  # fmt: skip
+    return content
 
 
 def _modules_of(target: str) -> Iterator[str]:

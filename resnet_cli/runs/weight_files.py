@@ -1,7 +1,7 @@
 """Files of weights: this program's checkpoints, other programs' state dicts, and safetensors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ CONTAINERS = (
 )  # fmt: skip
 MOST_CHANNELS = 1000
 DEEPEST = 3  # nested containers
+EXTRA_STATE = "_extra_state"  # the last part of the keys that PyTorch gives to the results of `get_extra_state`
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class WeightFile:
         container: Where in the file they were, such as `state_dict`; empty if the file holds nothing else.
         class_names: Classes that the net was trained on, if the file says so.
         normalisation: Mean and standard deviation of each channel by which its images were normalised, likewise.
+        extra: What modules with `get_extra_state` keep besides tensors, in a checkpoint of this program.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class WeightFile:
     container: str = ""
     class_names: tuple[str, ...] | None = None
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_weight_file(path: str) -> bool:
@@ -76,12 +79,20 @@ def checkpoint_weights(payload: Mapping[str, Any], file: Path) -> WeightFile:
         InputError: it holds something else.
     """
     found = payload["state"].get("model")
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    tensors = state_tensors(found) if isinstance(found, dict) else {}
+    extra = {name: value for name, value in found.items() if name not in tensors} if tensors else {}
+    if not tensors or any(name.rpartition(".")[2] != EXTRA_STATE for name in extra):
         raise InputError(f"{file}: not a checkpoint of resnet-cli: state.model holds no weights")
     names = payload["data"].get("class_names")
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
     mean, std = (_numbers(payload["data"].get(key)) for key in ("mean", "std"))
-    return WeightFile(file, found, "", tuple(names) if known else None, (mean, std) if mean and std else None)
+    normalisation = (mean, std) if mean and std else None
+    return WeightFile(file, tensors, "", tuple(names) if known else None, normalisation, extra)
+
+
+def state_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, without other data that modules with `get_extra_state` add."""
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Between, Positive
 from resnet_cli.errors import InputError
 from resnet_cli.schedules.run_length import Duration, RunLength
@@ -99,6 +100,7 @@ class Schedule:
         return (1 - fraction) * before + fraction * after
 
 
+@validate_arguments
 def constant(
     *,
     total_steps: int,
@@ -123,6 +125,7 @@ def constant(
     return Schedule(((ramp.steps, 1.0),), "hold", ramp)
 
 
+@validate_arguments
 def multistep(
     *,
     total_steps: int,
@@ -154,6 +157,7 @@ def multistep(
     return Schedule(knots, "hold", ramp)
 
 
+@validate_arguments
 def cosine(
     *,
     total_steps: int,
@@ -180,6 +184,7 @@ def cosine(
     return Schedule(((ramp.steps, 1.0), (total_steps, final)), "cosine", ramp)
 
 
+@validate_arguments
 def one_cycle(
     *,
     total_steps: int,
@@ -214,6 +219,7 @@ def one_cycle(
     return Schedule(((ramp.steps, start), (peak, 1.0), (total_steps, final)), shape, ramp)
 
 
+@validate_arguments
 def piecewise_linear(
     *,
     total_steps: int,

@@ -11,6 +11,7 @@ from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.signatures import signature
 from resnet_cli.config.stored import Difference, without_replaced_arguments
 from resnet_cli.errors import InputError
+from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.training.state import TrainState
 
 # Optimizer state with the shape of its parameter. torch loads it in any shape, and broadcasts.
@@ -78,9 +79,9 @@ def _refused_changes(
 
 
 def _shapes_of(weights: object) -> dict[str, torch.Size] | None:
-    if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, Mapping):
         return None
-    return {name: tensor.shape for name, tensor in weights.items()}
+    return {name: tensor.shape for name, tensor in state_tensors(weights).items()}
 
 
 def _optimizer_options(config: RunConfig) -> set[str]:

@@ -20,6 +20,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.session.load import InitialWeights
 from resnet_cli.session.restore import MISMATCH_ERRORS, UnforceableChangeError, restore
 from resnet_cli.training.state import TrainState
@@ -270,8 +271,8 @@ def _read_best_epoch(run: RunDir, model: torch.nn.Module) -> int:
     return epoch
 
 
-def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in weights.items()}
+def _shapes(weights: Mapping[str, Any]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state_tensors(weights).items()}
 
 
 def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:
@@ -281,6 +282,6 @@ def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list
     """
     lines = initialise_model_from_images(trainer.model, loaders.train.sample)
     if lines:
-        trainer.ranks.broadcast_(list(trainer.model.state_dict().values()))
+        trainer.ranks.broadcast_(list(state_tensors(trainer.model.state_dict()).values()))
     trainer.state.restart_average()
     return lines

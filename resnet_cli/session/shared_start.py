@@ -12,6 +12,7 @@ from resnet_cli.distributed.existing import existing_ranks
 from resnet_cli.distributed.options import ProcessOptions, options_of
 from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import InputError
+from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.session.load import InitialWeights
 from resnet_cli.session.rank_process import takes_cards
 from resnet_cli.training.trainer import ClassifierTrainer
@@ -70,5 +71,5 @@ def shared_weights(ranks: Ranks, model: nn.Module, load: Callable[[], InitialWei
     if ranks.size == 1:
         return load()
     found = ranks.from_first(lambda: asdict(load()))
-    ranks.broadcast_(list(model.state_dict().values()))
+    ranks.broadcast_(list(state_tensors(model.state_dict()).values()))
     return InitialWeights(**found)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config.signatures import signature
-from resnet_cli.config.source_files import module_source, search_working_folder
+from resnet_cli.config.signatures import forget_signatures
+from resnet_cli.config.source_files import search_working_folder
 from resnet_cli.config.trust import own_class_overrides
 from resnet_cli.errors import InputError
 from resnet_cli.runs.code import MODULES
@@ -50,8 +50,7 @@ def find_stored_modules(run: RunDir | None, settings: Mapping[str, Any]) -> None
             if str(folder) not in sys.path:
                 sys.path.insert(0, str(folder))
             importlib.invalidate_caches()
-            module_source.cache_clear()
-            signature.cache_clear()
+            forget_signatures()
 
 
 def _is_found(top: str) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.data import Loaders
+from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.metrics import Scores
 from resnet_cli.training.trainer import ClassifierTrainer
@@ -16,7 +17,7 @@ def score_test_set(trainer: ClassifierTrainer, loaders: Loaders, config: RunConf
         StoppedError: a signal arrived.
     """
     state = trainer.state
-    trainer.ranks.broadcast_(list(state.model.state_dict().values()))
+    trainer.ranks.broadcast_(list(state_tensors(state.model.state_dict()).values()))
     state.average = None
     thresholds, tta = (state.best or {}).get("thresholds"), config.trainer.get("test_tta") or "none"
     options: dict[str, Any] = {"thresholds": thresholds} if thresholds else {}

@@ -12,8 +12,7 @@ from torch import nn
 
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.stored import flat, plain_data, read
-from resnet_cli.config.trust import check_names
-from resnet_cli.config.validation import Settings, check_part
+from resnet_cli.config.validation import Settings
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders, Normalize
 from resnet_cli.errors import InputError
@@ -25,7 +24,7 @@ from resnet_cli.session import build
 from resnet_cli.session.load import data_sizes, resolve_checkpoint
 from resnet_cli.session.paths import located_settings, recorded_paths, require_recorded_data
 from resnet_cli.session.stored_code import find_stored_modules
-from resnet_cli.session.trusted_kinds import check_kinds
+from resnet_cli.session.trusted_kinds import check_node
 from resnet_cli.training.averaging import load_averages
 from resnet_cli.training.backend import Backend
 
@@ -186,10 +185,10 @@ def open_trained(
         find_stored_modules(run, settings)
     check_node("model", settings.get("model"), trust=trust, named=named)
     in_size, num_classes = data_sizes(payload, file)
-    weights = checkpoint_weights(payload, file).tensors
+    weights = checkpoint_weights(payload, file)
     model = build.model(settings["model"] or {}, in_size=in_size, num_classes=num_classes, seed=0)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict({**weights.tensors, **weights.extra})
         average = payload["state"].get("average")
         if average:  # the whole state of a run that averages; `best.pt` holds the averages as the weights
             load_averages(model, average)
@@ -214,20 +213,6 @@ def require_not_diverged(path: str, record: Mapping[str, Any]) -> None:
         best = record.get("best")
         epoch = f", its epoch {best['epoch']}" if isinstance(best, Mapping) and "epoch" in best else ""
         logger.warning("%s: the run is not finished (%s): the best checkpoint so far%s", path, status, epoch)
-
-
-def check_node(group: str, node: Any, *, trust: bool, named: Mapping[str, str]) -> None:
-    """Check a group's node of a stored config: what it names, its keys and its values.
-
-    Raises:
-        InputError: it names what is not allowed without `trust`, or is wrong; one line for each problem.
-    """
-    settings = {group: node}
-    if not trust:
-        check_names(settings, named)
-    check_part(group, node)
-    if not trust:
-        check_kinds(settings, named)
 
 
 def _find_checkpoint(path: str, checkpoint: str | None) -> Path:

@@ -6,7 +6,8 @@ from typing import Any
 
 from resnet_cli.config.groups import group_of
 from resnet_cli.config.signatures import locate
-from resnet_cli.config.trust import allowed_packages, is_inside, refuse_targets, targets_to_judge
+from resnet_cli.config.trust import allowed_packages, check_names, is_inside, refuse_targets, targets_to_judge
+from resnet_cli.config.validation import check_part
 
 
 def check_kinds(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
@@ -22,6 +23,20 @@ def check_kinds(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
     refuse_targets(
         {path: target for path, target in targets_to_judge(settings, named) if not _is_of_kind(path, target)}
     )
+
+
+def check_node(group: str, node: Any, *, trust: bool, named: Mapping[str, str]) -> None:
+    """Check a group's node of a stored config: what it names, its keys and its values.
+
+    Raises:
+        InputError: it names what is not allowed without `trust`, or is wrong; one line for each problem.
+    """
+    settings = {group: node}
+    if not trust:
+        check_names(settings, named)
+    check_part(group, node)
+    if not trust:
+        check_kinds(settings, named)
 
 
 def _is_of_kind(path: str, target: str) -> bool:

@@ -41,6 +41,11 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
     return device
 
 
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Return the device of a model's first parameter; the CPU if it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def device_name(device: torch.device) -> str:
     """Return a description for logs: the card's name, or the CPU with its number of threads."""
     if device.type == "cuda":

@@ -3,10 +3,13 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from resnet_cli.config.arguments import validate_arguments
+from resnet_cli.config.ranges import AtLeast
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.training.backend import Backend, Batch
 from resnet_cli.training.batch_format import to_batch
@@ -30,6 +33,7 @@ class SingleEpochs(ABC):
     stepper: Stepper
     epochs: float
     ranks: Ranks = ALONE
+    _in_single_steps = False  # the current epoch of the state has steps that belong to no epoch of `fit`
 
     @property
     def in_shards(self) -> bool:
@@ -65,15 +69,25 @@ class SingleEpochs(ABC):
     def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None, tta: Tta = "none") -> Scores:
         """Return mean loss and accuracy."""
 
+    def drop_single_steps(self) -> None:
+        """Begin the current epoch anew after calls of `train_batch`, or of `train_epoch` that were interrupted."""
+        if self._in_single_steps:
+            self.state.start_epoch()
+        self._in_single_steps = False
+
     @abstractmethod
     def warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
         """Compile what the next epochs need, before their clock starts."""
 
+    @validate_arguments
     def train_epoch(
-        self, dl_train: Iterable[Batch], max_batches: int | None = None, verbose: bool = True
+        self,
+        dl_train: Iterable[Batch],
+        max_batches: Annotated[int, AtLeast(1)] | None = None,
+        verbose: bool = True,
     ) -> EpochResult:
         """Train for one epoch, or for its first `max_batches` batches."""
-        state = self.state
+        state, self._in_single_steps = self.state, True
         state.start_epoch()
         batches = EpochIterator(dl_train, limit=self.train_limit(max_batches), backend=self.backend)
         description = f"epoch {state.epoch + 1}"
@@ -90,10 +104,16 @@ class SingleEpochs(ABC):
             accuracy = state.totals.compute().accuracy
             self.stepper.finish_epoch(batches.iterate(state.epoch))
         state.epoch += 1
-        state.start_epoch()
+        self.drop_single_steps()
         return EpochResult(torch.stack(losses).tolist() if losses else [], accuracy)
 
-    def test_epoch(self, dl_test: Iterable[Batch], max_batches: int | None = None, verbose: bool = True) -> EpochResult:
+    @validate_arguments
+    def test_epoch(
+        self,
+        dl_test: Iterable[Batch],
+        max_batches: Annotated[int, AtLeast(1)] | None = None,
+        verbose: bool = True,
+    ) -> EpochResult:
         """Evaluate all batches of `dl_test`, or its first `max_batches`."""
         losses, correct, count = [], 0, 0
         for batch in EpochIterator(dl_test, limit=max_batches).iterate(epoch=0):
@@ -108,10 +128,12 @@ class SingleEpochs(ABC):
 
     def train_batch(self, batch: Batch) -> BatchResult:
         """Take one optimizer step on (images, labels)."""
-        loss, correct = self.stepper.run_step(self.backend.to_device(to_batch(batch)))
+        self._in_single_steps = True
+        with self.backend.switches():
+            loss, correct = self.stepper.run_step(self.backend.to_device(to_batch(batch)))
         return BatchResult(loss.item(), int(correct.item()))
 
     def test_batch(self, batch: Batch) -> BatchResult:
         """Evaluate (images, labels) without a step."""
-        scores = self.evaluate([to_batch(batch)])
+        scores = self.evaluate([batch])
         return BatchResult(scores.loss, round(scores.accuracy * scores.count / 100))

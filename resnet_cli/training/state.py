@@ -72,6 +72,7 @@ class TrainState:
     average: WeightAverage | None = None
     gradients: GradientSums | None = None  # gradient norms of the current epoch, if they are recorded
     freezing: Freezing | None = None  # a function of the step, and so not part of what is saved
+    loss: object = None  # of a module, the buffers that training changes are saved, not the settings in others
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished
     batches: int = 0  # batches of the current epoch done
@@ -84,8 +85,10 @@ class TrainState:
     is_save_due: bool = False  # a step has changed settings that a resumed run must take over
     # Cache of `require_finite_gradients`, filled after the first forward pass of each epoch.
     modules_with_buffers: list[nn.Module] | None = field(init=False, default=None)
+    _initial_loss: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._initial_loss = {name: tensor.clone() for name, tensor in self._loss_tensors().items()}
         align_state(self.optimizer)
         if self.freezing is not None and self.gradients is not None:
             self.gradients.skipped = self.freezing.never_trained
@@ -167,6 +170,7 @@ class TrainState:
             "rows": self.rows,
             **({"halvings": self.halvings} if self.halvings else {}),
             **({"splits_evenly": True} if self.splits_evenly else {}),
+            **({"loss": loss} if (loss := self._changed_loss_tensors()) else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, keep_options: Collection[str] = ()) -> None:
@@ -195,7 +199,19 @@ class TrainState:
         self.best_tracker = BestTracker(state["best"], state["stale"], self.best_tracker.select_by)
         self.rows[:] = state["rows"]
         self.splits_evenly = bool(state.get("splits_evenly", False))
+        for name, own in self._loss_tensors().items():
+            stored = state.get("loss", {}).get(name)
+            if stored is not None and stored.shape == own.shape:
+                own.copy_(stored)
         self.halvings = [{key: int(value) for key, value in item.items()} for item in state.get("halvings") or ()]
+
+    def _loss_tensors(self) -> dict[str, Tensor]:
+        found = self.loss.state_dict() if isinstance(self.loss, nn.Module) else {}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def _changed_loss_tensors(self) -> dict[str, Tensor]:
+        initial = self._initial_loss
+        return {name: value for name, value in self._loss_tensors().items() if not torch.equal(value, initial[name])}
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
         """Return a context manager in which the model holds the weights to evaluate: the averages if there are any."""

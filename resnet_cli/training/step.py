@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,6 +44,15 @@ class StepOptions:
     teacher: Teacher | None = None
     micro_batch: int | None = None
     splits_evenly: bool = True
+
+
+def training_loss(loss_fn: LossFunction | None, label_smoothing: float, device: torch.device) -> LossFunction:
+    """Return the loss of the steps; a module is moved to the device in place."""
+    if loss_fn is not None and label_smoothing:
+        raise ValueError("label_smoothing needs the default loss; pass loss_fn=None or smooth in your own loss")
+    if isinstance(loss_fn, nn.Module):
+        loss_fn.to(device)
+    return loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
 
 
 def train_step(

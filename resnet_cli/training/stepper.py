@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from resnet_cli.errors import DivergedError
+from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_format import name_label_error
 from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
@@ -51,6 +51,8 @@ class Stepper:
         schedule: Callable[[int], float] | None = None,
         seed: int | None = None,
     ) -> None:
+        if schedule is not None and not callable(schedule):
+            raise InputError(f"schedule: a {type(schedule).__name__} is not a function of the step")
         self.state, self.model, self.options = state, model, options
         self.schedule, self.seed = schedule, seed
         self.device = state.totals.device

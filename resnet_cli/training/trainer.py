@@ -10,14 +10,17 @@ from typing import Annotated
 import torch
 from torch import nn
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Bounds, Positive
 from resnet_cli.config.selection import SelectBy
+from resnet_cli.errors import InputError
 from resnet_cli.training.averaging import Averaging, make_average
 from resnet_cli.training.backend import Backend, Batch, CompileMode
-from resnet_cli.training.batching import EpochIterator, overfit_loaders
+from resnet_cli.training.batch_format import to_batch
+from resnet_cli.training.batching import NO_BATCH, EpochIterator, overfit_loaders
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
-from resnet_cli.training.device import PrecisionName
+from resnet_cli.training.device import PrecisionName, device_of
 from resnet_cli.training.epoch_lines import log_epoch
 from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
 from resnet_cli.training.finite_checks import require_finite_loss
@@ -32,7 +35,7 @@ from resnet_cli.training.out_of_memory import HalvingStepper, OnOutOfMemory
 from resnet_cli.training.saving import SavePolicy, Saver
 from resnet_cli.training.single_epochs import SingleEpochs
 from resnet_cli.training.state import BestTracker, TrainState
-from resnet_cli.training.step import StepOptions
+from resnet_cli.training.step import StepOptions, training_loss
 from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.teacher import Teacher
 from resnet_cli.training.tta import Tta
@@ -92,6 +95,7 @@ class ClassifierTrainer(SingleEpochs):
             function other than the default.
     """
 
+    @validate_arguments
     def __init__(
         self,
         model: nn.Module,
@@ -131,12 +135,12 @@ class ClassifierTrainer(SingleEpochs):
     ) -> None:
         make_stepper = _stepper_class(compile, on_oom)
         self.backend = Backend.resolve(
-            _device_of(model) if device is None else device, precision, cpu_bf16=cpu_bf16, channels_last=channels_last,
+            device_of(model) if device is None else device, precision, cpu_bf16=cpu_bf16, channels_last=channels_last,
             deterministic=deterministic, compile=compile,
         )  # fmt: skip
         self.model = self.backend.prepare_model(model)
         self.forward = self.backend.compile_model(self.model)
-        train_loss_fn = _training_loss(loss_fn, label_smoothing, self.device)
+        train_loss_fn = training_loss(loss_fn, label_smoothing, self.device)
         self.eval_loss_fn = without_smoothing(loss_fn) or nn.functional.cross_entropy
         self.epochs, self.early_stopping, self.checkpoint_every = epochs, early_stopping, checkpoint_every
         self.max_batches, self.steps_per_epoch, self.overfit_batches = max_batches, steps_per_epoch, overfit_batches
@@ -146,7 +150,7 @@ class ClassifierTrainer(SingleEpochs):
             scaler=GradientScaler(self.device.type, enabled=self.backend.scales_gradients),
             average=make_average(averaging, self.model, averaging_decay, swa_start, swa_lr, lookahead),
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
-            best_tracker=BestTracker(select_by=select_by), freezing=freezing,
+            best_tracker=BestTracker(select_by=select_by), freezing=freezing, loss=loss_fn,
         )  # fmt: skip
         counted = count_exact if multi_label else count_correct
         taught_by = None if teacher is None else teacher.prepare(self.backend)
@@ -163,14 +167,15 @@ class ClassifierTrainer(SingleEpochs):
         """The precision in use, with `auto` resolved."""
         return self.backend.precision
 
+    @validate_arguments
     def fit(
         self,
         dl_train: Iterable[Batch],
         dl_test: Iterable[Batch] | None,
-        num_epochs: int | None = None,
+        num_epochs: Annotated[float, AtLeast(0)] | None = None,
         *,
-        early_stopping: int | None = None,
-        max_batches: int | None = None,
+        early_stopping: Annotated[int, AtLeast(0)] | None = None,
+        max_batches: Annotated[int, AtLeast(1)] | None = None,
         verbose: bool = True,
         saver: Saver | None = None,
         control: RunControl = RunControl(),  # noqa: B008  it is frozen
@@ -181,7 +186,7 @@ class ClassifierTrainer(SingleEpochs):
             dl_train: A loader of this package, or any iterable of (images, labels) that can be iterated repeatedly.
             dl_test: Validation batches of each epoch; None saves the last epoch instead of the best.
             num_epochs: Number of further epochs; None trains up to the constructor's number, counting a loaded state's.
-            early_stopping: Overrides the constructor's.
+            early_stopping: Overrides the constructor's; 0 does not stop early.
             max_batches: Overrides the constructor's.
             verbose: Show a progress bar in each epoch and log a line after it.
             saver: Saves state, best weights and metrics; None saves nothing.
@@ -192,6 +197,7 @@ class ClassifierTrainer(SingleEpochs):
             PrunedError, StoppedError: `control` has ended the run.
             ValueError: the trainer's `profile` is true, and there is no saver to write it.
         """
+        self.drop_single_steps()
         state, saving = self.state, SavePolicy(saver, self.checkpoint_every)
         first_row = 0 if num_epochs is None else len(state.rows)
         length = self.epochs if num_epochs is None else state.epoch + num_epochs
@@ -245,13 +251,19 @@ class ClassifierTrainer(SingleEpochs):
             batches: (images, labels) pairs.
             thresholds: Probability threshold of each class, for images with several labels.
             tta: Test-time augmentation, whose scores are added as `Scores.tta`.
+
+        Raises:
+            InputError: There are no batches, or one is malformed.
         """
         label_totals = LabelTotals(thresholds) if self.multi_label else None
         with self.state.evaluated_weights(), self.backend.switches():
-            return evaluate(
-                self.forward, batches, device=self.device, loss_fn=self.eval_loss_fn, autocast=self.backend.autocast,
-                label_totals=label_totals, tta=tta, ranks=self.ranks,
+            scores = evaluate(
+                self.forward, map(to_batch, batches), device=self.device, loss_fn=self.eval_loss_fn,
+                autocast=self.backend.autocast, label_totals=label_totals, tta=tta, ranks=self.ranks,
             )  # fmt: skip
+        if not scores.count:
+            raise InputError(NO_BATCH)
+        return scores
 
     def warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
         """Compile what the next epochs need, before their clock starts."""
@@ -271,20 +283,6 @@ class ClassifierTrainer(SingleEpochs):
         val = self.evaluate(self.evaluated_batches(loader, limit, control))
         require_finite_loss(self.state, val.loss, "the validation loss")
         return val
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return parameter.device if parameter is not None else torch.device("cpu")
-
-
-def _training_loss(loss_fn: LossFunction | None, label_smoothing: float, device: torch.device) -> LossFunction:
-    """Return the loss of the steps; a module is moved to the device in place."""
-    if loss_fn is not None and label_smoothing:
-        raise ValueError("label_smoothing needs the default loss; pass loss_fn=None or smooth in your own loss")
-    if isinstance(loss_fn, nn.Module):
-        loss_fn.to(device)
-    return loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
 
 
 def _stepper_class(compile: CompileMode, on_oom: OnOutOfMemory) -> type[Stepper]:  # noqa: A002

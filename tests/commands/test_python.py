@@ -46,6 +46,18 @@ def test_a_run_is_resumed(tmp_path):
     assert len(longer.rows) == 3
 
 
+def test_the_random_state_of_the_caller_is_kept():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    run = resnet_cli.train(tiny("trainer.epochs=1"))
+    assert torch.equal(torch.get_rng_state(), before)
+    run.load()
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(InputError, match="nearest"):
+        resnet_cli.train(tiny("model.depth=21"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,5 +1,6 @@
 """The ways in which the signature of a user's class or function comes about."""
 
+import importlib
 import sys
 import textwrap
 
@@ -251,3 +252,16 @@ def test_sources_in_other_encodings_are_read(tmp_path, monkeypatch, head):
     (tmp_path / f"{name}.py").write_bytes(f"{head}def net(hidden: int = 3): ...\n".encode(encoding))
     monkeypatch.syspath_prepend(tmp_path)
     assert list(signature(f"{name}.net").parameters) == ["hidden"]
+
+
+def test_a_reloaded_module_has_the_signatures_of_its_new_text(tmp_path, monkeypatch):
+    source = tmp_path / "reloadednets.py"
+    source.write_text("class Net:\n    def __init__(self, num_classes: int) -> None: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("reloadednets")
+    assert list(signature("reloadednets.Net").parameters) == ["num_classes"]
+    source.write_text("class Net:\n    def __init__(self, num_classes: int, depth: int = 2) -> None: ...\n")
+    assert list(signature("reloadednets.Net").parameters) == ["num_classes"]  # of the class that would be built
+    importlib.reload(module)
+    assert list(signature("reloadednets.Net").parameters) == ["num_classes", "depth"]
+    monkeypatch.delitem(sys.modules, "reloadednets")

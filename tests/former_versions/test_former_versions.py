@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from resnet_cli.commands import report as report_command
-from resnet_cli.config import former_names, signatures, source_files, stored
+from resnet_cli.config import former_names, signatures, stored
 from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
 from resnet_cli.session.trained import open_trained
@@ -37,8 +37,7 @@ def former(unpacked, tmp_path):
 @pytest.fixture(autouse=True)
 def forget_other_mynets(monkeypatch):
     """Other tests have modules of this name too."""
-    for cache in (signatures.signature, source_files.module_source):
-        cache.cache_clear()
+    signatures.forget_signatures()
     monkeypatch.setitem(sys.modules, "mynets", None)
     del sys.modules["mynets"]
 

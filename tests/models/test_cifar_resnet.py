@@ -247,9 +247,7 @@ def test_stem_and_head_of_each_order(order):
         (21, "basic", r"depth=21: must be 6n\+2 with block=basic; the nearest are 20 and 26$"),
         (18, "bottleneck", r"depth=18: must be 9n\+2 with block=bottleneck; the nearest are 11 and 20$"),
         (28, "basic", r"the nearest are 26 and 32 \(a WRN-28 is depth=26 here"),
-        (2, "basic", r"depth=2: .* the nearest is 8$"),
         (8, "bottleneck", r"depth=8: .* the nearest is 11$"),
-        (-30, "basic", r"the nearest is 8$"),
     ],
 )
 def test_a_wrong_depth_is_told_the_nearest(depth, block, words):

@@ -155,7 +155,7 @@ def test_without_biases_the_outputs_are_linear_in_the_ends():
     [
         ({"dims": [5], "activation_type": "crelu"}, "dims=5: must be even with activation_type=crelu"),
         ({"dims": []}, "dims=[]: must name at least one layer"),
-        ({"dims": [4, 0]}, "dims[1]=0: must be 1 or more"),
+        ({"dims": [4, 0]}, "dims[1]=0: must be a whole number 1 or more"),
         ({"in_size": (4, 4)}, "in_size=[4, 4]: must be channels, height and width"),
         ({"shortcut": "D"}, "shortcut='D': must be one of A, B, C,"),
         ({"dims": [1]}, "norm=layer: 1 features in 1 group(s) would all become zero"),

@@ -89,5 +89,5 @@ def test_small_images():
         StagedResNet((3, 7, 8), 10)
     with pytest.raises(ValueError, match="must be 32 or more; stem=cifar halves two times less"):
         StagedResNet((3, 28, 28), 10, stem="imagenet")
-    with pytest.raises(ValueError, match=r"layers\[1\]=0: must be 1 or more"):
+    with pytest.raises(ValueError, match=r"layers\[1\]=0: must be a whole number from 1 to 1000"):
         StagedResNet((3, 32, 32), 10, layers=[1, 0])

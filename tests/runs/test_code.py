@@ -1,5 +1,6 @@
 """The code in a run's folder: what is kept, what is left out and named, and what a resumed run adds."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -63,6 +64,24 @@ def test_modules_of_own_classes_are_kept_with_what_they_import(tmp_path, monkeyp
     ]  # fmt: skip
     assert made.files["modules/ownwidth.py"] == b"WIDTH = 8\n"
     assert not made.left_out
+
+
+def test_a_module_is_kept_as_it_was_imported_until_it_is_reloaded(tmp_path, monkeypatch, caplog):
+    settings, source = {"model": {"_target_": "editednets.Net"}}, tmp_path / "editednets.py"
+    source.write_text("class Net: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = __import__("editednets")
+
+    def kept():
+        return take_snapshot(settings, []).files["modules/editednets.py"]
+
+    first = kept()
+    source.write_text("class Net: depth = 2  # longer, so that the compiled file is not used\n")
+    assert kept() == first
+    assert "editednets.py has changed since it was imported" in caplog.text
+    importlib.reload(module)
+    assert kept() == source.read_bytes()
+    monkeypatch.delitem(sys.modules, "editednets")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 
 from resnet_cli.commands.eval import run as evaluate
 from resnet_cli.commands.predict import run as predict
-from resnet_cli.config import signatures, source_files
+from resnet_cli.config import signatures
 from resnet_cli.runs import checkpoints
 from resnet_cli.session import stored_code
 from tests.support.doc_places import write_images
@@ -242,8 +242,7 @@ def forget(folder):
     for name in [name for name in sys.modules if name.startswith("reproduced_")]:
         del sys.modules[name]
     sys.path[:] = [path for path in sys.path if path != str(folder)]
-    source_files.module_source.cache_clear()
-    signatures.signature.cache_clear()
+    signatures.forget_signatures()
 
 
 def test_own_classes_are_taken_from_the_run_if_it_is_trusted(train, own_class):

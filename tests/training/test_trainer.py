@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from resnet_cli import ClassifierTrainer
-from resnet_cli.errors import DivergedError, StoppedError
+from resnet_cli.errors import DivergedError, InputError, StoppedError
 from resnet_cli.models import MLP, ArgMaxClassifier
 from resnet_cli.schedules import multistep
 from resnet_cli.training.control import RunControl
@@ -541,3 +541,117 @@ def test_state_that_an_optimizer_makes_when_it_is_built_follows_the_model_to_its
     state = optimizer.state[model[0].weight]
     assert state["sum"].stride() == model[0].weight.stride() != torch.empty(4, 1, 3, 3).stride()
     assert (state["sum"] == 0.1).all()
+
+
+class CountedLoader:
+    """A loader that counts the batches that it yields."""
+
+    def __init__(self):
+        self.batches, self.yielded = list(loader()), 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for batch in self.batches:
+            self.yielded += 1
+            yield batch
+
+
+def test_steps_on_single_batches_belong_to_no_epoch_of_fit():
+    trainer = make_trainer(net())
+    trainer.train_batch(next(iter(loader())))
+    batches = CountedLoader()
+    trainer.fit(batches, None, num_epochs=1, verbose=False)
+    assert (batches.yielded, trainer.state.step) == (3, 4)
+    assert trainer.state.rows[0]["epoch"] == 1
+
+
+def test_fit_after_an_interrupted_epoch_by_hand_takes_all_batches():
+    trainer = make_trainer(net())
+
+    def interrupted():
+        yield from list(loader())[:2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train_epoch(interrupted(), verbose=False)
+    trainer.fit(loader(), None, num_epochs=1, verbose=False)
+    assert trainer.state.step == 2 + 3
+
+
+def test_a_step_on_a_single_batch_runs_under_the_switches_of_the_run():
+    seen = []
+    model = net()
+    model.register_forward_hook(lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
+    make_trainer(model, deterministic=True).train_batch(next(iter(loader())))
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("form", [lambda x, y: {"image": x, "label": y}, lambda x, y: [x, y, "name"]])
+def test_every_method_takes_batches_in_every_form(form):
+    trainer, batches = make_trainer(net()), [form(images, labels) for images, labels in loader()]
+    scores = trainer.evaluate(batches)
+    assert scores == trainer.evaluate(loader())
+    assert trainer.test_batch(batches[0]) == trainer.test_batch(next(iter(loader())))
+    trainer.train_batch(batches[0])
+    assert trainer.fit(batches, batches, num_epochs=1, verbose=False).num_epochs == 1
+
+
+def test_an_evaluation_without_batches_is_an_error():
+    trainer, once = make_trainer(net()), iter(loader())
+    assert trainer.evaluate(once).count == 96
+    with pytest.raises(InputError, match="the loader has no batch"):
+        trainer.evaluate(once)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"averaging": "EMA"}, "averaging='EMA': must be one of none, ema, swa, lookahead; did you mean ema?"),
+        ({"precision": "bfloat16"}, "precision='bfloat16': must be one of auto, fp32, tf32, bf16, fp16; did you mean"),
+        ({"clip_norm": -1.0}, "clip_norm=-1.0: must be a number above 0"),
+        ({"accumulate": 0, "max_batches": 0}, "accumulate=0: must be a whole number 1 or more"),
+        ({"schedule": 0.1}, "schedule: a float is not a function of the step"),
+    ],
+)
+def test_wrong_settings_are_refused(options, problem):
+    with pytest.raises(InputError) as caught:
+        make_trainer(net(), **options)
+    assert caught.value.problems[0].startswith(problem)
+
+
+@pytest.mark.parametrize("arguments", [{"num_epochs": -1}, {"max_batches": 0}, {"early_stopping": -1}])
+def test_wrong_arguments_of_fit_are_refused(arguments):
+    with pytest.raises(InputError, match=rf"^{next(iter(arguments))}="):
+        make_trainer(net()).fit(loader(), loader(), **arguments)
+
+
+class ScaledLoss(nn.Module):
+    """Cross-entropy divided by its own running mean, which is a buffer; `weight` is a setting."""
+
+    def __init__(self, weight=1.0):
+        super().__init__()
+        self.register_buffer("weight", torch.full((3,), weight))
+        self.register_buffer("mean", torch.ones(()))
+
+    def forward(self, logits, labels):
+        loss = nn.functional.cross_entropy(logits, labels, self.weight)
+        if torch.is_grad_enabled():
+            self.mean.mul_(0.5).add_(0.5 * loss.detach())
+        return loss / self.mean.clone()
+
+
+def test_what_a_loss_accumulates_is_part_of_the_state():
+    whole, first, rest = (make_trainer(net(), loss_fn=ScaledLoss()) for _ in range(3))
+    expected = whole.fit(loader(), None, num_epochs=2, verbose=False)
+    assert "loss" not in first.state.state_dict()
+    first.fit(loader(), None, num_epochs=1, verbose=False)
+    saved = copy.deepcopy(first.state.state_dict())
+    assert list(saved["loss"]) == ["mean"]
+    rest.state.load_state_dict(saved)
+    assert rest.fit(loader(), None, num_epochs=1, verbose=False).train_loss == expected.train_loss[1:]
+    other = make_trainer(net(), loss_fn=ScaledLoss(weight=2.0))
+    other.state.load_state_dict(saved)
+    assert other.state.loss.weight.tolist() == [2.0] * 3
+    make_trainer(net()).state.load_state_dict(saved)  # a run that continues with another loss

@@ -16,6 +16,7 @@ from resnet_cli.hydra_app.overrides import require_fixed_folder
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import format_command, resume_command
+from resnet_cli.seeding import random_state_kept
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_today
 from resnet_cli.session.signals import StopSignals
@@ -52,6 +53,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | No
     """Train one run as `resnet-train` does with these arguments, and return it.
 
     An interrupt finishes the step, saves `last.pt` and raises `KeyboardInterrupt`; `train(["resume=..."])` continues.
+    The global random state of torch is that of before the call afterwards.
 
     Args:
         overrides: `group=option` and `key=value`, as on the command line: `["model=resnet20", "data=digits"]`.
@@ -65,7 +67,8 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | No
         KeyboardInterrupt: A signal stopped the run.
     """
     try:
-        return _train(overrides, config_dir)
+        with random_state_kept():
+            return _train(overrides, config_dir)
     except Exception as error:
         found = as_user_error(error)
         if found is None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
@@ -24,6 +25,7 @@ from resnet_cli.files import expand_home
 log = logging.getLogger("resnet_cli")
 
 
+@validate_arguments
 def arrays(
     *,
     file: Annotated[str, NotEmpty()],

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Between
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.resize import ImageSize, height_and_width
@@ -17,6 +18,7 @@ DigitSide = Annotated[int, Between(8, 256)]
 DIGITS_MAX = 16  # largest pixel value of the digits: each pixel counts the dark dots in a block of 4x4
 
 
+@validate_arguments
 def digits(*, image_size: DigitSide | tuple[DigitSide, DigitSide] = 16) -> Dataset:
     """Load 1,442 + 355 handwritten digits, grey (Alpaydin & Kaynak 1998; source and licence in digits_LICENSE.txt).
 
@@ -37,6 +39,7 @@ def digits(*, image_size: DigitSide | tuple[DigitSide, DigitSide] = 16) -> Datas
     return Dataset("digits", tuple("0123456789"), load_split("train"), load_split("test"))
 
 
+@validate_arguments
 def synthetic(
     *,
     count: Annotated[int, AtLeast(2)] = 5000,
@@ -95,6 +98,7 @@ def _draw_synthetic(patterns_KHWC: Tensor, labels_B: Tensor, noise: float, sourc
     return (images * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
+@validate_arguments
 def noise(
     *,
     count: Annotated[int, AtLeast(2)] = 100,

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
@@ -94,6 +95,7 @@ CIFAR100 = CifarFiles(
 )
 
 
+@validate_arguments
 def cifar10(
     *,
     root: Annotated[str, NotEmpty()],
@@ -119,6 +121,7 @@ def cifar10(
     return Dataset("cifar10", class_names, train, test, mean=mean, std=std)
 
 
+@validate_arguments
 def cifar100(
     *,
     root: Annotated[str, NotEmpty()],

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.root import Root, find_root
@@ -35,6 +36,7 @@ SPLIT_COLUMN_NAMES = ("split", "set", "subset", "partition", "phase", "splits", 
 WEIGHT_NAMES = ("weight", "weights", "sampleweight")
 
 
+@validate_arguments
 def csv(
     *,
     file: Annotated[str, NotEmpty()],

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import torch
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset
@@ -44,6 +45,7 @@ log = logging.getLogger("resnet_cli")
 FilesByClass = dict[str, list[str]]  # class name -> paths relative to the data set's folder
 
 
+@validate_arguments
 def image_folder(
     *,
     root: Annotated[str, NotEmpty()],

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.config.suggestions import did_you_mean, similar_file
 from resnet_cli.data.dataset import Dataset
@@ -35,6 +36,7 @@ FILE_FORMATS = {".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow"}
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+@validate_arguments
 def huggingface(
     *,
     name: Annotated[str, NotEmpty()] | None = None,

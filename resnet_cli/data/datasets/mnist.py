@@ -11,6 +11,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, wrong_md5
@@ -74,6 +75,7 @@ FASHION_MNIST = MnistFiles(
 )  # fmt: skip
 
 
+@validate_arguments
 def mnist(
     *,
     root: Annotated[str, NotEmpty()],
@@ -99,6 +101,7 @@ def mnist(
     return Dataset(MNIST.name, MNIST.class_names, train, test, mean=mean, std=std)
 
 
+@validate_arguments
 def fashion_mnist(
     *,
     root: Annotated[str, NotEmpty()],

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import torch
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.cache import find_cache_folder
@@ -19,6 +20,7 @@ from resnet_cli.files import expand_home
 T = TypeVar("T")
 
 
+@validate_arguments
 def svhn(
     *,
     root: Annotated[str, NotEmpty()],
@@ -59,6 +61,7 @@ def svhn(
     return Dataset("svhn", tuple("0123456789"), read_split("train"), read_split("test"), mean=mean, std=std)
 
 
+@validate_arguments
 def flowers102(
     *,
     root: Annotated[str, NotEmpty()],

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
@@ -37,6 +38,7 @@ log = logging.getLogger("resnet_cli")
 SORTED_FRACTION = 0.5  # of the expected number of classes in a shard, below which samples seem to be sorted by class
 
 
+@validate_arguments
 def webdataset(
     *,
     shards: Annotated[str, NotEmpty()] | Sequence[str],

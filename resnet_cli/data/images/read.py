@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.data.images.decode import (
     FRAMES,
     Decoding,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 SIZE_TRIES = 100  # first images, one of which must be readable if the files determine the size
 
 
+@validate_arguments
 def read_image(
     path: Path | str, *, mode: Mode = "RGB", image_size: ImageSize | None = None, resize: Resize = "crop",
     background: Color = "white", value_range: Sequence[float] | None = None,

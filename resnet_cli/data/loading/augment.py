@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, Positive
 from resnet_cli.data.loading import color, geometry, transforms
@@ -71,6 +72,7 @@ class Augment:
             each image. Images are transformed one by one, which takes longer than all other augmentations.
     """
 
+    @validate_arguments
     def __init__(
         self,
         *,

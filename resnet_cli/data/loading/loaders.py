@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
 from resnet_cli.data.fingerprint import Fingerprint, fingerprint_split
@@ -90,6 +91,7 @@ class Loaders:
         return format_samples(self.samples)
 
 
+@validate_arguments
 def make_loaders(
     dataset: Dataset,
     *,
@@ -166,7 +168,7 @@ def make_loaders(
             f"data.batch_size={batch_size}: must be at most {len(train_indices)} (all images) with data.drop_last=true"
         )
     stream_options = {"workers": workers, "worker_timeout": worker_timeout}
-    make = _LoaderFactory(dataset, train_indices, torch.device(device), seed, backend, stream_options)
+    make = _LoaderFactory(dataset, train_indices, _to_device(device), seed, backend, stream_options)
     val = make(parts.samples["val"], batch_size=eval_batch_size, center=eval_crop) if "val" in parts.samples else None
     train_options: dict[str, Any] = {
         "shuffle": True, "drop_last": drop_last, "augment": augment,
@@ -188,6 +190,13 @@ def make_loaders(
         samples=parts.samples,
         changed_labels=parts.changed_labels,
     )
+
+
+def _to_device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InputError(f"device={device!r}: must be a device of PyTorch, such as cpu, cuda, cuda:1 or mps") from None
 
 
 class _LoaderFactory:

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from resnet_cli.config.ranges import Below
+from resnet_cli.config.arguments import validate_arguments
+from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.checks import check_counts
+from resnet_cli.models.checks import require_layers
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.normalisation import Norm, NormSpec
 from resnet_cli.models.layers.regularisers import StochasticDepth, check_stochastic_depth
@@ -83,10 +84,11 @@ class ResidualBlock(Residual):
             identity joins unequal channels, or stochastic depth is used without a shortcut.
     """
 
+    @validate_arguments
     def __init__(
         self,
-        in_channels: int,
-        channels: Sequence[int],
+        in_channels: Annotated[int, AtLeast(1)],
+        channels: Sequence[Annotated[int, AtLeast(1)]],
         kernel_sizes: Sequence[int],
         batchnorm: bool = False,
         dropout: Annotated[float, Below(0, 1)] = 0.0,
@@ -149,10 +151,11 @@ class ResidualBottleneckBlock(ResidualBlock):
         InputError: as in `ResidualBlock`.
     """
 
+    @validate_arguments
     def __init__(
         self,
-        in_out_channels: int,
-        inner_channels: Sequence[int],
+        in_out_channels: Annotated[int, AtLeast(1)],
+        inner_channels: Sequence[Annotated[int, AtLeast(1)]],
         inner_kernel_sizes: Sequence[int],
         batchnorm: bool = False,
         dropout: Annotated[float, Below(0, 1)] = 0.0,
@@ -167,7 +170,7 @@ class ResidualBottleneckBlock(ResidualBlock):
         stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
         map_size: Sequence[int] = (),
     ) -> None:
-        check_counts("inner_channels", inner_channels)
+        require_layers("inner_channels", inner_channels)
         super().__init__(
             in_out_channels,
             [inner_channels[0], *inner_channels, in_out_channels],
@@ -187,7 +190,7 @@ class ResidualBottleneckBlock(ResidualBlock):
 
 
 def _check_layout(channels: Sequence[int], kernel_sizes: Sequence[int]) -> None:
-    check_counts("channels", channels)
+    require_layers("channels", channels)
     if len(channels) != len(kernel_sizes):
         raise InputError(f"kernel_sizes={list(kernel_sizes)}: must be one for each of channels={list(channels)}")
     for i, side in enumerate(kernel_sizes):

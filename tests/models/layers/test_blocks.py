@@ -206,7 +206,7 @@ def test_parameters_of_a_regular_block_and_a_bottleneck():
         ([4, 4], [3, 2], r"kernel_sizes\[1\]=2: must be odd"),
         ([4, 4], [3], r"kernel_sizes=\[3\]: must be one for each of channels=\[4, 4\]"),
         ([], [], r"channels=\[\]: must name at least one"),
-        ([-4], [3], r"channels\[0\]=-4: must be 1 or more"),
+        ([-4], [3], r"channels\[0\]=-4: must be a whole number 1 or more"),
     ],
 )
 def test_refusals(channels, sides, words):

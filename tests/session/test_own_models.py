@@ -1,0 +1,93 @@
+"""Runs with a model of the user's own that keeps data besides tensors: opened, continued, taken as a start."""
+
+import shutil
+import sys
+
+import pytest
+import torch
+
+from resnet_cli.config import signatures
+from resnet_cli.errors import InputError
+from resnet_cli.evaluation.combined import average_weights
+from resnet_cli.evaluation.members import Member
+from resnet_cli.session import stored_code
+from resnet_cli.session.trained import open_trained
+from tests.support.runs import tiny
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_size, num_classes):
+        super().__init__()
+        self.steps, self.head = 0, nn.Linear(in_size[0], num_classes)
+
+    def forward(self, images):
+        self.steps += self.training
+        return self.head(images.mean(dim=(2, 3))) * (1 + 1 / (1 + self.steps))
+
+    def get_extra_state(self):
+        return {"steps": self.steps}
+
+    def set_extra_state(self, state):
+        self.steps = state["steps"]
+"""
+
+
+@pytest.fixture
+def run(train, tmp_path, monkeypatch):
+    """A run `there/a`, and a process that has not imported its model yet and works in another folder."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/ownextranets.py").write_text(NET)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(stored_code, "_folder_of", {})
+    arguments = tiny("model._target_=ownextranets.Net", "hydra.run.dir=a")
+    assert train(*arguments, cwd=tmp_path / "there")[0] == 0
+    forget()
+    sys.path[:] = [path for path in sys.path if path != str(tmp_path / "there")]
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path / "there/a"
+    forget()
+
+
+def forget():
+    sys.modules.pop("ownextranets", None)
+    signatures.forget_signatures()
+
+
+def steps_of(run, name):
+    found = torch.load(run / f"checkpoints/{name}.pt", weights_only=True)["state"]
+    return found["model"]["_extra_state"]["steps"]
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_its_run_is_opened_with_its_own_code_if_it_is_trusted(run, checkpoint):
+    with pytest.raises(InputError, match=r"^model\._target_: ownextranets\.Net is named only in a stored config"):
+        open_trained(str(run), checkpoint=checkpoint)
+    opened = open_trained(str(run), checkpoint=checkpoint, trust=True)
+    assert opened.model.steps == steps_of(run, checkpoint) > 0
+    assert sys.modules["ownextranets"].__file__ == str(run / "code/modules/ownextranets.py")
+
+
+def test_a_module_in_the_working_folder_is_preferred(run, tmp_path):
+    shutil.move(tmp_path / "there/ownextranets.py", tmp_path)
+    open_trained(str(run), trust=True)
+    assert sys.modules["ownextranets"].__file__ == str(tmp_path / "ownextranets.py")
+
+
+def test_its_run_is_resumed_and_taken_as_a_start(run, train, tmp_path):
+    shutil.move(tmp_path / "there/ownextranets.py", tmp_path)
+    status, out, err = train(f"resume={run}", "trainer.epochs=3", "trust=true")
+    assert (status, err) == (0, "")
+    assert "holds no weights" not in out
+    assert steps_of(run, "last") == open_trained(str(run), checkpoint="last", trust=True).model.steps
+    arguments = tiny("model._target_=ownextranets.Net", "hydra.run.dir=b", f"init_from={run}")
+    assert train(*arguments)[::2] == (0, "")
+
+
+def test_its_weights_are_averaged(run):
+    opened = open_trained(str(run), trust=True)
+    members = [Member(str(run), opened), Member(str(run), opened)]
+    averaged = average_weights(members, opened.loaders())
+    assert averaged.model.steps == opened.model.steps
+    assert torch.equal(averaged.model.head.weight, opened.model.head.weight)

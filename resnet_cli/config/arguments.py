@@ -29,18 +29,37 @@ def validate_arguments(function: Function) -> Function:
             given = parameters.bind(*args, **kwargs)
         except TypeError:
             return function(*args, **kwargs)  # whose own error names the function
-        problems: list[str] = []
-        for key, parameter in signature(name).parameters.items():
-            annotation = parameter.annotation
-            if key in given.arguments and annotation is not Any and not _has_opaque(annotation):
-                value = given.arguments[key]
-                given.arguments[key] = value = value.tolist() if hasattr(value, "tolist") else value
-                problems += _problems(key, value, annotation)
-        if problems:
-            raise InputError(*problems)
+        given.arguments.update(_valid(name, given.arguments))
         return function(*given.args, **given.kwargs)
 
     return cast(Function, call)
+
+
+def require_arguments(function: Callable[..., Any], **given: Any) -> None:
+    """Raise an `InputError` for arguments of a function, as `validate_arguments` does, but from inside the function.
+
+    No frame of a decorator is between the function and its caller.
+    """
+    _valid(f"{function.__module__}.{function.__qualname__}", given)
+
+
+def _valid(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those arguments of a function that can be checked, as numbers and lists of Python.
+
+    Raises:
+        InputError: some do not fit their annotations; one line for each.
+    """
+    valid: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, parameter in signature(name).parameters.items():
+        annotation = parameter.annotation
+        if key in given and annotation is not Any and not _has_opaque(annotation):
+            value = given[key]
+            valid[key] = value = value.tolist() if hasattr(value, "tolist") else value
+            problems += _problems(key, value, annotation)
+    if problems:
+        raise InputError(*problems)
+    return valid
 
 
 def _problems(key: str, value: Any, annotation: Any) -> Iterator[str]:

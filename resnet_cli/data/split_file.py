@@ -129,10 +129,9 @@ def read_split_file(
 def _load(path: Path, setting: str) -> Mapping[str, Any]:
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{setting}: no such file{similar_file(path)}") from None
     except OSError as error:
-        raise InputError(f"{setting}: {error.strerror or error}") from None
+        hint = similar_file(path) if isinstance(error, FileNotFoundError) else ""
+        raise InputError(f"{setting}: {error.strerror or error}{hint}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{setting}: is not JSON: {error}") from None
     except InputError as error:

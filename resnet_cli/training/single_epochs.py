@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from resnet_cli.config.arguments import validate_arguments
+from resnet_cli.config.arguments import require_arguments
 from resnet_cli.config.ranges import AtLeast
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.training.backend import Backend, Batch
@@ -79,7 +79,6 @@ class SingleEpochs(ABC):
     def warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
         """Compile what the next epochs need, before their clock starts."""
 
-    @validate_arguments
     def train_epoch(
         self,
         dl_train: Iterable[Batch],
@@ -87,6 +86,7 @@ class SingleEpochs(ABC):
         verbose: bool = True,
     ) -> EpochResult:
         """Train for one epoch, or for its first `max_batches` batches."""
+        require_arguments(SingleEpochs.train_epoch, max_batches=max_batches)
         state, self._in_single_steps = self.state, True
         state.start_epoch()
         batches = EpochIterator(dl_train, limit=self.train_limit(max_batches), backend=self.backend)
@@ -107,7 +107,6 @@ class SingleEpochs(ABC):
         self.drop_single_steps()
         return EpochResult(torch.stack(losses).tolist() if losses else [], accuracy)
 
-    @validate_arguments
     def test_epoch(
         self,
         dl_test: Iterable[Batch],
@@ -115,6 +114,7 @@ class SingleEpochs(ABC):
         verbose: bool = True,
     ) -> EpochResult:
         """Evaluate all batches of `dl_test`, or its first `max_batches`."""
+        require_arguments(SingleEpochs.test_epoch, max_batches=max_batches)
         losses, correct, count = [], 0, 0
         for batch in EpochIterator(dl_test, limit=max_batches).iterate(epoch=0):
             result = self.test_batch(batch)

@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from torch import nn
 
-from resnet_cli.config.arguments import validate_arguments
+from resnet_cli.config.arguments import require_arguments, validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Bounds, Positive
 from resnet_cli.config.selection import SelectBy
 from resnet_cli.errors import InputError
@@ -167,7 +167,6 @@ class ClassifierTrainer(SingleEpochs):
         """The precision in use, with `auto` resolved."""
         return self.backend.precision
 
-    @validate_arguments
     def fit(
         self,
         dl_train: Iterable[Batch],
@@ -194,9 +193,12 @@ class ClassifierTrainer(SingleEpochs):
 
         Raises:
             DivergedError: the loss or a weight is not finite; that state is not saved.
+            InputError: a number is out of range.
             PrunedError, StoppedError: `control` has ended the run.
             ValueError: the trainer's `profile` is true, and there is no saver to write it.
         """
+        given = {"num_epochs": num_epochs, "early_stopping": early_stopping, "max_batches": max_batches}
+        require_arguments(ClassifierTrainer.fit, **given)
         self.drop_single_steps()
         state, saving = self.state, SavePolicy(saver, self.checkpoint_every)
         first_row = 0 if num_epochs is None else len(state.rows)

@@ -15,7 +15,7 @@ from tests.support.runs import tiny
 
 def loaders(**options):
     dataset = synthetic(count=96, test_count=32, classes=3, image_size=8)
-    augment = Augment(crop=2, flip=True, mixup=0.4)
+    augment = Augment(crop=2, flip="random", mixup=0.4)
     return make_loaders(dataset, device="cpu", seed=1, batch_size=20, augment=augment, **options)
 
 

@@ -90,10 +90,10 @@ def test_a_new_run_refuses_statistics_on_the_scale_of_pixels_and_one_of_a_former
     with monkeypatch.context() as as_before:
         as_before.setattr(Dataset, "validate_new", lambda _: None)
         assert train(*run)[0] == 0
+    assert train("reproduce=run", "hydra.run.dir=again")[0] == 0
     assert train("resume=run", "trainer.epochs=2")[0] == 0
     assert len(rows_of(tmp_path / "run")) == 2
     assert open_trained(str(tmp_path / "run")).data["mean"] == [123, 116, 103]
-    assert train("reproduce=run", "hydra.run.dir=again")[0] == 0
 
 
 def test_checkpoints_of_earlier_versions_have_no_fingerprints():

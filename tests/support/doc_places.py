@@ -142,6 +142,7 @@ PARTS = {  # what a page names, what must be there before, and what makes it
     "convnext_tiny": ((), make_timm),
     "resnet20-published.th": ((), lambda: make_weights("resnet20-published.th")),
     "net.pth": ((), lambda: make_weights("net.pth")),
+    "root=moved": (("images",), lambda: shutil.copytree("photos", "moved")),
     "init_from=RUN": (("images",), lambda: train(*FOLDER, "model=resnet20", *SMALL[1:], "hydra.run.dir=RUN")),
     "RUN": (("images",), lambda: train(*PHOTOS, "hydra.run.dir=RUN")),
     "RUN1": (("RUN",), make_shared_start),

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.blocks import damage_blocks
@@ -83,13 +84,20 @@ def compute_further(
     return result
 
 
+def format_shortage(mistakes: int) -> str:
+    """Return the note that there are fewer mistakes than were asked for."""
+    if mistakes == 0:
+        return "there are no mistakes"
+    return f"there {'is' if mistakes == 1 else 'are'} only {counted(mistakes, 'mistake')}"
+
+
 def _explain(run: TrainedRun, images: EvaluatedImages, outputs: Outputs, count: int, result: FurtherResult) -> None:
     found = outputs.decisions
     if found.labels.ndim == 2:
         raise InputError("--explain: the images have several labels; a map is of one class")
     chosen = most_confident_mistakes(found, count)
     if len(chosen) < count:
-        result.notes.append(f"--explain {count}: there are only {len(chosen)} mistakes")
+        result.notes.append(f"--explain {count}: {format_shortage(len(chosen))}")
     if not chosen:
         return
     tiles, captions = [], []

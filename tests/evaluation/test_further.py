@@ -147,3 +147,11 @@ def test_images_without_a_label_have_none_in_the_map_of_features(place, monkeypa
     monkeypatch.setattr(further, "draw_embedding", lambda points, labels, *_, **__: given.append(labels) or b"")
     further.compute_further(run, images, replace(outputs, labels=labels), further.Further(embed="pca"), "val")
     assert given[0].tolist() == [-1, 0, *outputs.labels[2:].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("mistakes", "note"),
+    [(0, "there are no mistakes"), (1, "there is only 1 mistake"), (2, "there are only 2 mistakes")],
+)
+def test_fewer_mistakes_than_asked_for_are_counted(mistakes, note):
+    assert further.format_shortage(mistakes) == note

@@ -17,7 +17,7 @@ FOLDER = ("data=image_folder", "data.root=photo")
      "data.root=photo does not exist; did you mean photos?"),
     (data, ("data=huggingface", "data.root=photo"), "data.root=photo does not exist; did you mean photos?"),
     (data, SHARDS, "data.shards: shard.tra does not exist; did you mean shard.tar?"),
-    (data, ("data.splits=split.json",), "data.splits=split.json: no such file; did you mean splits.json?"),
+    (data, ("data.splits=split.json",), "data.splits=split.json: No such file or directory; did you mean splits.json?"),
     (info, ("--check", "conf/model/thn.yaml"),
      "--check conf/model/thn.yaml: no such file; did you mean conf/model/thin.yaml?"),
     (info, ("--config-dir", "cnf"), "--config-dir=cnf: no such folder; did you mean conf?"),

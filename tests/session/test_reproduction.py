@@ -70,6 +70,7 @@ def test_a_run_comes_out_identical(train, source, tmp_path):
     assert_same_end(source, new)
     assert (new / "config.yaml").read_text() == (source / "config.yaml").read_text()
     assert "identical to a: the metrics of 2 epochs, the test result, " in out
+    assert "\n  resnet-data data=synthetic data.image_size=8 " in out  # of the run, not the default data
     found = record_of(new)["reproduces"]
     assert (found["run"], found["identical"], found["first_epoch"]) == (str(tmp_path / "a"), True, None)
     assert [found[part] for part in ("metrics", "test", "weights", "not_compared")] == [{}, {}, {}, []]

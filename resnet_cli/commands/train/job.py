@@ -24,6 +24,7 @@ from resnet_cli.hydra_app.run_name import register_resolvers
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line, use_thread_lock_for_bars
 from resnet_cli.runs.names import format_command, resume_command
+from resnet_cli.runs.reading import section
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_from, paths_today
 from resnet_cli.session.signals import JobStoppedError, StopSignals
@@ -137,10 +138,14 @@ def _relative(folder: Path, start: Path) -> Path:
 def repeated_overrides(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the typed overrides that further commands about the data of a run need, and those of its loss.
 
+    A run that reproduces another one has the data and the loss of that one.
+
     Args:
         record: The record of the run. The loss is needed if images have several labels, which not all losses take.
     """
     typed = list(record.get("overrides") or ())
+    if isinstance(source := section(record, "reproduces").get("run"), str):
+        typed = [*(RunDir(Path(source)).read_record().get("overrides") or ()), *typed]
     keys = override_keys(typed)
     data = [
         text

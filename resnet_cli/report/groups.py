@@ -106,7 +106,10 @@ class Table:
     def label(self, group: Group) -> str:
         """Return what distinguishes a group in one line; keys are cut to their last part where that is unique."""
         values = {**{key: group.values[key] for key in self.shown}, **group.overrides}
-        return format_pairs(values, short_names({*self.columns, *values})) or group.runs[0].name
+        pairs = format_pairs(values, short_names({*self.columns, *values}))
+        if any(value != ABSENT for key, value in values.items() if key != RESUMED):
+            return pairs
+        return ", ".join(filter(None, [group.runs[0].name, pairs]))
 
     @cached_property
     def best(self) -> Group | None:

@@ -26,6 +26,7 @@ KEYS_WITHOUT_EFFECT = (
 GROUPS_WITHOUT_EFFECT = ("hydra.", "logger.", "sweep.")
 OWN_IMAGES = ("image_folder", "csv", "huggingface")  # the data sets whose content data.root determines
 ABSENT = "-"
+RUN = "run"  # the column of the names of runs, where no setting distinguishes them
 RESUMED = "resumed with"  # the column of settings that were changed when a run was resumed
 LONGEST_CELL = 60  # characters of a text in a table
 MOST_VALUES = 6  # of a key that differs within a group

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.groups import Table
 from resnet_cli.report.runs import FoundRuns
-from resnet_cli.report.writers import format_run_counts, format_title, runs_of, summary_columns, table_cells
+from resnet_cli.report.writers import format_run_counts, format_title, key_names, runs_of, summary_columns, table_cells
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
@@ -28,7 +28,7 @@ def format_latex(found: FoundRuns, tables: Sequence[Table]) -> str:
 
 def _tabular(table: Table) -> list[str]:
     head, rows = table_cells(table)
-    keys = len(table.columns) or 1
+    keys = len(key_names(table))
     best = head.index(summary_columns(runs_of(table))[0].title)
     lines = [
         rf"\begin{{tabular}}{{{'l' * keys}{'r' * (len(head) - keys)}}}",

@@ -13,7 +13,7 @@ from resnet_cli.report.fit import TextTable, terminal_width
 from resnet_cli.report.goal import GOAL_COLUMNS, goal_values
 from resnet_cli.report.goal_columns import goal_columns, goal_lines
 from resnet_cli.report.groups import Group, Table
-from resnet_cli.report.keys import ABSENT, format_cell, format_whole
+from resnet_cli.report.keys import ABSENT, RESUMED, RUN, format_cell, format_whole
 from resnet_cli.report.measures import Statistics
 from resnet_cli.report.runs import FoundRuns
 from resnet_cli.runs.reading import STATUSES, Run
@@ -133,16 +133,22 @@ def format_excluded(group: Group) -> str:
     return ", ".join(f"{count} {status}" for status, count in group.excluded.items())
 
 
+def key_names(table: Table) -> list[str]:
+    """Return the headings of the columns before `n`: `run` is the first if no setting distinguishes the groups."""
+    return [*([] if set(table.columns) - {RESUMED} else [RUN]), *table.columns]
+
+
 def table_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows: varying keys, n, results, and the excluded runs if there are any."""
     has_excluded = any(group.excluded for group in table.groups)
     columns = summary_columns(runs_of(table))
     titles = [column.title for column in columns]
     goals = goal_columns(table)
-    head = [*(table.columns or ["run"]), "n", *titles, *goals, *(["not counted"] if has_excluded else [])]
+    names = key_names(table)
+    head = [*names, "n", *titles, *goals, *(["not counted"] if has_excluded else [])]
     rows: list[list[str]] = []
     for group in table.groups:
-        keys = [format_cell(group.values[name]) for name in table.columns] or [table.label(group)]
+        keys = [group.runs[0].name if name == RUN else format_cell(group.values[name]) for name in names]
         results = [column.format_group(group) for column in columns]
         excluded = [format_excluded(group)] if has_excluded else []
         rows.append(
@@ -181,8 +187,8 @@ def _text_table(table: Table) -> TextTable:
     groups = table.groups
     keys = {name: [format_cell(group.values[name]) for group in groups] for name in table.shown}
     overrides = [{key: format_cell(value) for key, value in group.overrides.items()} for group in groups]
-    if not keys and not any(overrides):
-        keys = {"run": [table.label(group) for group in groups]}
+    if not set(keys) - {RESUMED} and not any(overrides):
+        keys = {RUN: [group.runs[0].name for group in groups], **keys}
     results = {"n": [str(len(group.averaged)) for group in groups]}
     columns = summary_columns(runs_of(table))
     results |= {column.title: [column.format_group(group) for group in groups] for column in columns}
@@ -205,7 +211,7 @@ def format_markdown(found: FoundRuns, tables: Sequence[Table]) -> str:
 def _markdown_rows(table: Table) -> list[str]:
     head, rows = table_cells(table)
     val = head.index(summary_columns(runs_of(table))[0].title)
-    key_count = len(table.columns) or 1
+    key_count = len(key_names(table))
     lines = [
         f"| {' | '.join(map(_escape_markdown, head))} |",
         "|" + "".join("---|" if i < key_count else "--:|" for i in range(len(head))),

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 
@@ -65,6 +66,19 @@ def test_every_form_has_the_column_where_a_run_has_one(runs, capsys, kind, text)
         assert cells == ["-", RATE]
     write_run(runs / "c", "seed=2")
     assert "resumed with" not in shown()
+
+
+@pytest.mark.parametrize(("kind", "line"), [
+    ("table", r"\nfirst  optim"), ("markdown", r"\| first \| "), ("latex", "first & "), ("html", ">first</"),
+])  # fmt: skip
+def test_a_run_that_only_its_resumption_distinguishes_is_named(tmp_path, capsys, kind, line):
+    changed = [resumed("optimizer.lr: 0.1 -> 0.01")]
+    write_run(tmp_path / "c", "optimizer.lr=0.01", "name=first", resumed_from=changed, overrides=[])
+    assert report([str(tmp_path), "--format", kind]) == 0
+    out = capsys.readouterr().out
+    assert re.search(line, out), out
+    (table,) = build_tables(read_runs([tmp_path]).runs)
+    assert table.label(table.groups[0]) == f"first, resumed with={RATE}"
 
 
 def test_a_sweep_ends_with_the_same_mark(runs, monkeypatch):

@@ -44,6 +44,7 @@ def take_away():
     used = os.statvfs(".")
     shutil.disk_usage = lambda folder: types.SimpleNamespace(free=used.f_bavail * used.f_frsize)
     sys.modules["fcntl"] = None
+    os.environ.setdefault("USERNAME", "user")  # which Windows sets; torch asks for the user's name
     for module, names in MISSING.items():
         for name in names:
             if hasattr(module, name):

@@ -11,7 +11,7 @@ from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.goal_columns import goal_columns
 from resnet_cli.report.groups import Group, Table
-from resnet_cli.report.keys import ABSENT, RESUMED, RUN, format_cell, format_whole
+from resnet_cli.report.keys import ABSENT, RUN, format_cell, format_whole
 from resnet_cli.report.page_parts import CONTROLS, FOOT, HEAD
 from resnet_cli.report.page_parts import escape_html as _escape
 from resnet_cli.report.runs import METRICS, FoundRuns
@@ -22,6 +22,7 @@ from resnet_cli.report.writers import (
     format_run_counts,
     headline,
     mean_score,
+    needs_names,
     runs_of,
     summary_columns,
 )  # fmt: skip
@@ -133,7 +134,7 @@ def _columns(table: Table) -> list[PageColumn]:
     if any(group.overrides for group in groups):
         texts = [format_pairs(group.overrides, names) or ABSENT for group in groups]
         keys.append(PageColumn(OVERRIDES, OVERRIDES, texts, texts, is_key=True))
-    if all(column.key == RESUMED for column in keys):
+    if needs_names(table, [column.key for column in keys]):
         labels = [group.runs[0].name for group in groups]
         keys.insert(0, PageColumn(RUN, RUN, labels, labels, is_key=True))
     keys += [key_column(key) for key in table.columns if key not in table.shown]

@@ -3,7 +3,7 @@
 import csv
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from resnet_cli.config.counts import counted
@@ -133,9 +133,14 @@ def format_excluded(group: Group) -> str:
     return ", ".join(f"{count} {status}" for status, count in group.excluded.items())
 
 
+def needs_names(table: Table, keys: Collection[str]) -> bool:
+    """Return whether a table with these columns shows the names of runs: nothing else says what a group is."""
+    return not keys or (set(keys) == {RESUMED} and len(table.groups) == 1)
+
+
 def key_names(table: Table) -> list[str]:
-    """Return the headings of the columns before `n`: `run` is the first if no setting distinguishes the groups."""
-    return [*([] if set(table.columns) - {RESUMED} else [RUN]), *table.columns]
+    """Return the headings of the columns before `n`, which may begin with `run`."""
+    return [*([RUN] if needs_names(table, table.columns) else []), *table.columns]
 
 
 def table_cells(table: Table) -> tuple[list[str], list[list[str]]]:
@@ -187,7 +192,7 @@ def _text_table(table: Table) -> TextTable:
     groups = table.groups
     keys = {name: [format_cell(group.values[name]) for group in groups] for name in table.shown}
     overrides = [{key: format_cell(value) for key, value in group.overrides.items()} for group in groups]
-    if not set(keys) - {RESUMED} and not any(overrides):
+    if needs_names(table, keys) and not any(overrides):
         keys = {RUN: [group.runs[0].name for group in groups], **keys}
     results = {"n": [str(len(group.averaged)) for group in groups]}
     columns = summary_columns(runs_of(table))

@@ -71,7 +71,8 @@ def test_every_form_has_the_column_where_a_run_has_one(runs, capsys, kind, text)
 @pytest.mark.parametrize(("kind", "line"), [
     ("table", r"\nfirst  optim"), ("markdown", r"\| first \| "), ("latex", "first & "), ("html", ">first</"),
 ])  # fmt: skip
-def test_a_run_that_only_its_resumption_distinguishes_is_named(tmp_path, capsys, kind, line):
+def test_a_run_that_only_its_resumption_distinguishes_is_named(tmp_path, capsys, monkeypatch, kind, line):
+    monkeypatch.setenv("COLUMNS", "200")
     changed = [resumed("optimizer.lr: 0.1 -> 0.01")]
     write_run(tmp_path / "c", "optimizer.lr=0.01", "name=first", resumed_from=changed, overrides=[])
     assert report([str(tmp_path), "--format", kind]) == 0

@@ -82,10 +82,10 @@ def _has_opaque(annotation: Any) -> bool:
 
 def _as_plain(value: Any) -> Any:
     """Return paths as text, other sequences as lists, and numbers of NumPy and torch in them as Python's."""
-    if isinstance(value, str | PathLike):
-        return str(value) if isinstance(value, str) else fspath(value)
     if hasattr(value, "tolist"):
         return value.tolist()
+    if isinstance(value, str | PathLike):
+        return fspath(value)
     if isinstance(value, Mapping):
         return {key: _as_plain(item) for key, item in value.items()}
     return list(map(_as_plain, value)) if isinstance(value, Sequence) and not isinstance(value, bytes) else value

@@ -69,7 +69,7 @@ def forget_signatures() -> None:
 
 
 @lru_cache(maxsize=256)
-def _signature(target: str, imported: int) -> Signature:
+def _signature(target: str, imported: int) -> Signature:  # `imported` is a part of the key of the cache alone
     parts = target.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         module = module_source(".".join(parts[:cut]))

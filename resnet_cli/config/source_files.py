@@ -87,7 +87,7 @@ def module_source(name: str) -> Module | None:
 
 
 @lru_cache(maxsize=256)
-def _parsed(name: str, imported: int) -> Module | None:
+def _parsed(name: str, imported: int) -> Module | None:  # `imported` is a part of the key of the cache alone
     spec = _find_spec(name)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None

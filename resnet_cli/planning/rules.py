@@ -111,13 +111,12 @@ class _Planner:
         self.facts["step"] = f"{images:,} (all training images)" if images < batch_size else f"{batch_size:,}"
 
     def _apply(self, rule: Mapping[str, Any]) -> None:
-        """Choose the values of the first case of a rule that holds, and whose schedule accepts the typed keys of it."""
+        """Choose the values of the first case of a rule that holds, if its schedule has the `schedule.*` keys typed."""
         has_keys = "schedule" not in self.typed and any(key.startswith("schedule.") for key in self.typed)
         for case in rule["cases"]:
             values = case["set"]
-            if holds(case.get("when", {}), self.facts) and not (
-                has_keys and "schedule" in values and not self.accepts({"schedule": values["schedule"]})
-            ):
+            schedule = {"schedule": values["schedule"]} if has_keys and "schedule" in values else {}
+            if holds(case.get("when", {}), self.facts) and (not schedule or self.accepts(schedule)):
                 self._choose(values, case["because"], rule["evidence"])
                 return
 

@@ -34,7 +34,7 @@ INDEX = "code.json"
 NOT_KEPT = ("resnet_cli", "__main__")
 INSTALLED = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)\.dist-info")
 
-_used: dict[Path, tuple[ModuleSpec | None, bytes]] = {}  # sources as they were imported; a process imports a file once
+_used: dict[Path, tuple[ModuleSpec | None, bytes]] = {}  # spec and source of each module when a run first used it
 
 
 @dataclass

@@ -53,17 +53,20 @@ class ChanceCheck:
             self._is_over = True
         elif is_late and train >= self.chance + FITTED:
             self._is_over = True
-            if not self._is_better_than_chance(train, len(rows)):
-                return  # too few images to tell
-            logger.warning(
-                "validation accuracy is at chance (%.1f %% of %d images; guessing gives %.1f %%), training accuracy is "
-                "%.1f %%: the labels may be wrong, or validation images unlike training images; see samples.png and "
-                "resnet-data",
-                best, self.count, self.chance, train,
-            )  # fmt: skip
+            if self._is_better_than_chance(train, len(rows)):  # else the images are too few to tell
+                self._warn(best, train)
+
+    def _warn(self, best: float, train: float) -> None:
+        """Log that validation is at chance; the best validation and the last training accuracy are in percent."""
+        logger.warning(
+            "validation accuracy is at chance (%.1f %% of %d images; guessing gives %.1f %%), training accuracy is "
+            "%.1f %%: the labels may be wrong, or validation images unlike training images; see samples.png and "
+            "resnet-data",
+            best, self.count, self.chance, train,
+        )  # fmt: skip
 
     def _is_better_than_chance(self, accuracy: float, epochs: int) -> bool:
-        """Return whether guesses would hardly have an accuracy, in percent, in the best of so many epochs."""
+        """Return whether an accuracy in percent, as the best of so many epochs, is unlikely under guessing."""
         tail = binomial_tail(round(accuracy / 100 * self.count), self.count, self.chance / 100)
         return epochs * tail <= LEVEL
 

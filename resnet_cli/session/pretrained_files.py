@@ -79,7 +79,7 @@ def _fetch_from_hub(pretrained: Pretrained, repository: str, names: Sequence[str
 
     repo, _, revision = repository.partition("@")
     place = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots" / (revision or "main")
-    reason = "it has no such file"
+    failure: Exception | None = None
     for name in names:
         logger.info("downloading %s of %s from the Hugging Face hub", name, repo)
         try:
@@ -87,16 +87,17 @@ def _fetch_from_hub(pretrained: Pretrained, repository: str, names: Sequence[str
                 return Path(hf_hub_download(repo, name, revision=revision or None))
         except EntryNotFoundError as error:
             if isinstance(error, LocalEntryNotFoundError):  # there is no network, or it must not be used
-                reason = first_line(error)[:120].rstrip(" .")
+                failure = error
                 break
         except OSError as error:
             if error.errno in DISK_ERRORS:
                 raise MachineError(error.errno, f"{place}: cannot be stored there: {error.strerror or error}") from None
-            reason = first_line(error)[:120].rstrip(" .")
+            failure = error
             break
         except Exception as error:  # the hub's client passes on whatever its connections raise
-            reason = first_line(error)[:120].rstrip(" .")
+            failure = error
             break
+    reason = "it has no such file" if failure is None else first_line(failure)[:120].rstrip(" .")
     raise InputError(
         f"{pretrained.key}={pretrained.name}: could not fetch {repo} from the Hugging Face hub ({reason}): put its "
         f"{names[0]} at {place / names[0]} yourself"

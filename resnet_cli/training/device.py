@@ -41,7 +41,7 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
     return device
 
 
-def device_of(model: torch.nn.Module) -> torch.device:
+def device_of_model(model: torch.nn.Module) -> torch.device:
     """Return the device of a model's first parameter; the CPU if it has none."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 

@@ -38,7 +38,7 @@ class StepBackup:
         if state.gradients is not None:
             state.gradients.find_layers()
             sums = state.gradients.tensors
-        self._tensors = _copies([*state.model.buffers(), *sums])
+        self._tensors = _copies([*state.model.buffers(), *state.loss_tensors.values(), *sums])
         self._scaler = state.scaler.state_dict()  # empty if it is disabled
         self._groups: list[dict[str, Any]] = []
         self._values: dict[Tensor, dict[str, Any]] | None = None

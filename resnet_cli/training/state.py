@@ -72,7 +72,8 @@ class TrainState:
     average: WeightAverage | None = None
     gradients: GradientSums | None = None  # gradient norms of the current epoch, if they are recorded
     freezing: Freezing | None = None  # a function of the step, and so not part of what is saved
-    loss: object = None  # of a module, the buffers that training changes are saved, not the settings in others
+    # A module's buffers that training changes are saved; those that keep their first value are settings.
+    loss: object = None
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished
     batches: int = 0  # batches of the current epoch done
@@ -88,7 +89,7 @@ class TrainState:
     _initial_loss: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._initial_loss = {name: tensor.clone() for name, tensor in self._loss_tensors().items()}
+        self._initial_loss = {name: tensor.clone() for name, tensor in self.loss_tensors.items()}
         align_state(self.optimizer)
         if self.freezing is not None and self.gradients is not None:
             self.gradients.skipped = self.freezing.never_trained
@@ -105,8 +106,8 @@ class TrainState:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """What steps change in place: parameters, buffers, averages and gradient norms; not the optimizer's state."""
-        found: list[Tensor] = [*self.model.parameters(), *self.model.buffers()]
+        """What steps change in place in the model, the loss, averages and gradient norms; not the optimizer's state."""
+        found: list[Tensor] = [*self.model.parameters(), *self.model.buffers(), *self.loss_tensors.values()]
         found += self.average.tensors if self.average is not None else ()
         found += self.gradients.tensors if self.gradients is not None else ()
         return found
@@ -199,19 +200,21 @@ class TrainState:
         self.best_tracker = BestTracker(state["best"], state["stale"], self.best_tracker.select_by)
         self.rows[:] = state["rows"]
         self.splits_evenly = bool(state.get("splits_evenly", False))
-        for name, own in self._loss_tensors().items():
+        for name, own in self.loss_tensors.items():
             stored = state.get("loss", {}).get(name)
             if stored is not None and stored.shape == own.shape:
                 own.copy_(stored)
         self.halvings = [{key: int(value) for key, value in item.items()} for item in state.get("halvings") or ()]
 
-    def _loss_tensors(self) -> dict[str, Tensor]:
+    @property
+    def loss_tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers of a loss that is a module, by name."""
         found = self.loss.state_dict() if isinstance(self.loss, nn.Module) else {}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     def _changed_loss_tensors(self) -> dict[str, Tensor]:
         initial = self._initial_loss
-        return {name: value for name, value in self._loss_tensors().items() if not torch.equal(value, initial[name])}
+        return {name: value for name, value in self.loss_tensors.items() if not torch.equal(value, initial[name])}
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
         """Return a context manager in which the model holds the weights to evaluate: the averages if there are any."""

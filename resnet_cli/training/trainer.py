@@ -20,7 +20,7 @@ from resnet_cli.training.batch_format import to_batch
 from resnet_cli.training.batching import NO_BATCH, EpochIterator, overfit_loaders
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
-from resnet_cli.training.device import PrecisionName, device_of
+from resnet_cli.training.device import PrecisionName, device_of_model
 from resnet_cli.training.epoch_lines import log_epoch
 from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
 from resnet_cli.training.finite_checks import require_finite_loss
@@ -135,8 +135,8 @@ class ClassifierTrainer(SingleEpochs):
     ) -> None:
         make_stepper = _stepper_class(compile, on_oom)
         self.backend = Backend.resolve(
-            device_of(model) if device is None else device, precision, cpu_bf16=cpu_bf16, channels_last=channels_last,
-            deterministic=deterministic, compile=compile,
+            device_of_model(model) if device is None else device, precision, cpu_bf16=cpu_bf16,
+            channels_last=channels_last, deterministic=deterministic, compile=compile,
         )  # fmt: skip
         self.model = self.backend.prepare_model(model)
         self.forward = self.backend.compile_model(self.model)

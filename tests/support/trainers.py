@@ -55,3 +55,15 @@ class MemorySaver:
 
     def write_metrics(self, rows):
         self.written = list(rows)
+
+
+class CountingLoss(nn.Module):
+    """Cross-entropy that becomes smaller with each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.tensor(1.0))
+
+    def forward(self, logits, labels):
+        self.calls += 1
+        return nn.functional.cross_entropy(logits, labels) / self.calls

@@ -11,7 +11,7 @@ from resnet_cli import ClassifierTrainer
 from resnet_cli.session.comparison import first_difference
 from resnet_cli.training.out_of_memory import HalvingStepper, is_out_of_memory
 from resnet_cli.training.stepper import Stepper
-from tests.support.trainers import assert_same, blobs, net, weights
+from tests.support.trainers import CountingLoss, assert_same, blobs, net, weights
 
 
 class FullMemory(TorchDispatchMode):
@@ -46,6 +46,7 @@ CASES = {
         normalised_net, adam, {"averaging": "ema", "clip_norm": 0.5, "log_gradients": True},
     ),
     "lookahead": (normalised_net, sgd, {"averaging": "lookahead"}),
+    "a loss with a state": (normalised_net, sgd, {"loss_fn": CountingLoss}),
     "scaled, as in fp16": (normalised_net, sgd, {"clip_norm": 0.5}),
     "accumulated": (lambda: net(dropout=0.2), adam, {"accumulate": 2}),
 }  # fmt: skip
@@ -53,10 +54,9 @@ CASES = {
 
 def make_trainer(case, **options):
     build, optimizer, others = CASES[case]
-    model = build()
-    trainer = ClassifierTrainer(
-        model, None, optimizer(model), "cpu", seed=3, **{"on_oom": "halve", **others, **options}
-    )
+    model, options = build(), {"on_oom": "halve", **others, **options}
+    loss_fn = options.pop("loss_fn", lambda: None)()
+    trainer = ClassifierTrainer(model, loss_fn, optimizer(model), "cpu", seed=3, **options)
     if case.startswith("scaled"):
         trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     return trainer

@@ -12,7 +12,7 @@ from resnet_cli.training.lookahead import LookaheadOptions
 from resnet_cli.training.measuring import measure
 from resnet_cli.training.time_budget import EpochTimes, RunLength, budget_seconds, choose_length, expected_seconds
 from resnet_cli.training.time_left import TimeLeft
-from tests.support.trainers import loader, make_trainer, net
+from tests.support.trainers import CountingLoss, loader, make_trainer, net
 
 
 class Clock:
@@ -70,6 +70,7 @@ def test_a_first_epoch_of_a_few_seconds_gives_no_estimate():
 
 OPTIONS = {
     "plain": {},
+    "a loss with a state": {"loss_fn": CountingLoss},
     "average, norms and micro-batches": {"averaging": "ema", "log_gradients": True, "accumulate": 2, "clip_norm": 1.0},
     "lookahead": {"averaging": "lookahead", "lookahead": LookaheadOptions(k=2, final_alpha=0.2, buffers=True)},
     "first batches again": {"overfit_batches": 1},
@@ -89,7 +90,8 @@ def test_measuring_leaves_no_trace(name):
         model = net(dropout=0.3)
         options = {"seed": 3, "epochs": 2, "schedule": lambda step: 1 / (1 + step), **OPTIONS[name]}
         optimizer = options.pop("optimizer", lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
-        trainer = ClassifierTrainer(model, None, optimizer(model.parameters()), **options)
+        loss_fn = options.pop("loss_fn", lambda: None)()
+        trainer = ClassifierTrainer(model, loss_fn, optimizer(model.parameters()), **options)
         if measures:
             before, random = copy.deepcopy(trainer.state.state_dict()), torch.get_rng_state()
             found = measure(trainer, loader(), loader(), seconds=3.0, clock=Clock())
@@ -99,6 +101,7 @@ def test_measuring_leaves_no_trace(name):
             names = ("model", "average", "step", "epoch", "batches", "rows", "totals", "optimizer")
             assert first_difference(*({name: state[name] for name in names} for state in (before, after))) is None
             assert torch.equal(random, torch.get_rng_state())
+            assert "loss" not in after
         trainer.fit(loader(), loader(), verbose=False)
         end = trainer.state.state_dict()
         results.append(copy.deepcopy({name: end[name] for name in ("model", "optimizer", "average", "gradients")}))

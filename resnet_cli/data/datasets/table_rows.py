@@ -180,10 +180,9 @@ def _read_splits(table: Table, column: str | None) -> list[str]:
     if column is None:
         return ["train"] * len(table)
     cells = [cell.strip().lower() for cell in table.columns[column]]
-    both = set(USUAL_SPLIT_NAMES["test"]) & set(
-        USUAL_SPLIT_NAMES["val"]
-    )  # `eval` means val if other rows are named test
-    has_test = not both.issuperset(set(USUAL_SPLIT_NAMES["test"]).intersection(cells))
+    test_names = set(USUAL_SPLIT_NAMES["test"])
+    both = test_names & set(USUAL_SPLIT_NAMES["val"])  # `eval` means val if other rows are named test
+    has_test = not both.issuperset(test_names.intersection(cells))
     meanings = {name: split for split, names in USUAL_SPLIT_NAMES.items() for name in names}
     meanings |= dict.fromkeys(both, "val" if has_test else "test")
     raise_problems(

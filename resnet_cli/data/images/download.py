@@ -224,7 +224,8 @@ def server_timeout() -> Iterator[None]:
 @contextlib.contextmanager
 def _no_progress_bars() -> Iterator[None]:
     """Hide torchvision's progress bars unless stderr is a terminal."""
-    with contextlib.ExitStack() as stack:
-        if not sys.stderr.isatty():
-            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(Path(os.devnull).open("w"))))
+    if sys.stderr.isatty():
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
         yield

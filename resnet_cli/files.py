@@ -88,7 +88,7 @@ def encode_text(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def expand_home(path: str, key: str = "") -> Path:
+def expand_home(path: str | Path, key: str = "") -> Path:
     """Return a path with `~` replaced by the home folder.
 
     Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union, get_args
 
 from resnet_cli.config import ranges
-from resnet_cli.config.annotations import Opaque, is_known, with_ranges
+from resnet_cli.config.annotations import Opaque, is_known, union, with_ranges
 from resnet_cli.config.source_files import Module, definition
 
 
@@ -72,7 +72,7 @@ class _Reader:
             if node.value is None:
                 return None
         if isinstance(node, ast.BinOp):
-            return Union[self.read(node.left), self.read(node.right)]  # noqa: UP007
+            return union([self.read(node.left), self.read(node.right)])
         if isinstance(node, ast.Subscript):
             return self._subscript(node)
         if isinstance(node, ast.Name):
@@ -111,8 +111,8 @@ class _Reader:
         if base is Annotated:
             return with_ranges(self.read(items[0]), map(_metadata, items[1:]))
         inner = tuple(... if isinstance(i, ast.Constant) and i.value is ... else self.read(i) for i in items)
-        if base is Optional:
-            return Union[(*inner, None)]
+        if base in (Optional, Union):
+            return union([*inner, None] if base is Optional else inner)
         if base in (dict, Mapping) and len(inner) != 2:
             raise TypeError("a mapping has keys and values")
         return base[inner]

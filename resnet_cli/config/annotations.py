@@ -91,7 +91,16 @@ def _wrapped_annotation(annotation: Any) -> Any:
 def _union(choices: Iterable[Any], depth: int) -> Any:
     """Return the union of the choices, or `Any` if one of them is `Any`, which a union would not simplify to."""
     known = [_reduce(choice, depth + 1) for choice in choices]
-    return Any if any(choice is Any for choice in known) else Union[tuple(known)]  # noqa: UP007
+    return Any if any(choice is Any for choice in known) else union(known)
+
+
+def union(choices: Sequence[Any]) -> Any:
+    """Return the union of reduced types; `str | Path` is `str`, since configs have paths as texts."""
+    joined: Any = Union[tuple(choices)]  # noqa: UP007 - which makes one list of nested unions
+    members = get_args(joined) if get_origin(joined) is Union else ()
+    if not {str, Path} <= set(members):
+        return joined
+    return Union[tuple(member for member in members if member is not Path)]  # noqa: UP007
 
 
 def _container_type(kind: Any, arguments: Sequence[Any]) -> Any:

@@ -7,6 +7,8 @@ decides whether a number, or a text, is inside (`in`). Non-finite numbers are in
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 from resnet_cli.config.durations import parse_seconds
 
@@ -109,6 +111,8 @@ class TimeSpan:
     def __str__(self) -> str:
         return "such as '30 min', '1h30m' or '90 s'"
 
+
+PathText = Annotated[str | Path, NotEmpty()]  # a path as a config has it, or as Python code may
 
 Range = AtLeast | Between | Below | Positive | Bounds | NotEmpty | TimeSpan
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, combinations
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class SplitOptions:
     folds: int | None = None
     fold: int = 0
     group: str | None = None
-    splits: str | None = None
+    splits: str | Path | None = None
     classes: Sequence[str | int] | None = None
     merge: Mapping[str, Sequence[str | int]] | None = None
     label_noise: float = 0.0
@@ -157,7 +158,7 @@ def _warn_shared_groups(samples: Mapping[str, Samples]) -> None:
             log.warning("data.group: %s in the %s and in the %s split", which, first, second)
 
 
-def _assigned_samples(dataset: Dataset, file: str, left_out: frozenset[str]) -> dict[str, Samples]:
+def _assigned_samples(dataset: Dataset, file: str | Path, left_out: frozenset[str]) -> dict[str, Samples]:
     """Return the samples that a file assigns to each split.
 
     Without `test` in the file, the test samples are those of the data set that the file does not assign otherwise.

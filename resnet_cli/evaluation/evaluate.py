@@ -56,6 +56,7 @@ COMPILED = (
     "results may differ from run.json in the last digits"
 )
 OPTIMISTIC = "the threshold of --at is chosen on the images on which it is measured, so its figures are optimistic"
+FITTED_HERE = "the temperature is fitted to these images, so the calibrated figures are optimistic"
 STAGED = ".new-"  # prefix of the folder in which files are written before they replace earlier ones
 ABANDONED_SECONDS = 3600  # age from which such a folder is taken to belong to a process that was killed
 
@@ -187,6 +188,7 @@ def _validation_metrics(
         is_other = other is not None
     if temperature is not None:
         found["calibrated"] = calibrated_metrics(outputs, temperature, on_other_images=is_other)
+        images.notes.extend([FITTED_HERE] if is_val and (options.calibrate or not is_other) else [])
     return found
 
 

@@ -2,13 +2,14 @@
 
 import inspect
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
 from resnet_cli.config.arguments import validate_arguments
+from resnet_cli.config.paths import is_path_key
 from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, Positive
 from resnet_cli.config.signatures import locate, signature
 from resnet_cli.data import Augment, digits, make_loaders
@@ -45,6 +46,13 @@ def test_every_range_and_choice_of_a_signature_is_checked_in_python_too(name):
     with pytest.raises(InputError) as caught:
         locate(name)(**{**required, **wrong})
     assert {problem.partition("=")[0] for problem in caught.value.problems} >= wrong.keys()
+
+
+@pytest.mark.parametrize("name", [*TARGETS["data"], "resnet_cli.data.make_loaders"])
+def test_paths_of_data_may_be_path_objects_for_a_type_checker(name):
+    hints = get_type_hints(locate(name))
+    texts = [key for key in filter(is_path_key, hints) if Path not in get_args(hints[key])]
+    assert texts == []
 
 
 @pytest.mark.parametrize(

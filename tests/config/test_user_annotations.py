@@ -37,6 +37,7 @@ ANNOTATIONS = [
     ("int | None", [1, None], ["a"]),
     ("'int'", [1], ["a"]),
     ("Path", ["a/b"], [1]),
+    ("str | Path | None", ["a/b", None], [1]),
     ("os.PathLike", ["a/b"], []),
     ("Mapping[str, int]", [{"a": 1}], [{"a": "b"}]),
     ("OrderedDict[str, float]", [{"a": 1}], [{"a": "b"}]),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
-from resnet_cli.config.ranges import Between, NotEmpty
+from resnet_cli.config.ranges import Between, PathText
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.array_files import ArrayFile, NamedArray, open_arrays
 from resnet_cli.data.datasets.array_labels import text_array, to_label_sets, to_labels
@@ -28,8 +28,8 @@ log = logging.getLogger("resnet_cli")
 @validate_arguments
 def arrays(
     *,
-    file: Annotated[str, NotEmpty()],
-    labels_file: Annotated[str, NotEmpty()] | None = None,
+    file: PathText,
+    labels_file: PathText | None = None,
     arrays: Mapping[str, str] | None = None,
     labels: Literal["single", "multi"] = "single",
     layout: ArrayLayout = "auto",
@@ -97,7 +97,9 @@ def arrays(
     )  # fmt: skip
 
 
-def _open(path: Path, labels_file: str | None, given: Mapping[str, str]) -> tuple[dict[str, ArrayFile], dict[str, str]]:
+def _open(
+    path: Path, labels_file: str | Path | None, given: Mapping[str, str]
+) -> tuple[dict[str, ArrayFile], dict[str, str]]:
     """Return the files by role, and the names of the arrays to use."""
     content = open_arrays(path, "data.file")
     names = list(content.loaders)

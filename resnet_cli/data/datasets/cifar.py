@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
-from resnet_cli.config.ranges import NotEmpty
+from resnet_cli.config.ranges import PathText
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, download_into, unpack, verify_md5
 from resnet_cli.data.images.safe_pickle import load_arrays
@@ -98,7 +98,7 @@ CIFAR100 = CifarFiles(
 @validate_arguments
 def cifar10(
     *,
-    root: Annotated[str, NotEmpty()],
+    root: PathText,
     download: bool = True,
     verify: bool = True,
     mean: Sequence[float] | None = None,
@@ -124,7 +124,7 @@ def cifar10(
 @validate_arguments
 def cifar100(
     *,
-    root: Annotated[str, NotEmpty()],
+    root: PathText,
     download: bool = True,
     verify: bool = True,
     mean: Sequence[float] | None = None,

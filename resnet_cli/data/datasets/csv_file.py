@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from resnet_cli.config.arguments import validate_arguments
-from resnet_cli.config.ranges import Between, NotEmpty
+from resnet_cli.config.ranges import Between, NotEmpty, PathText
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.root import Root, find_root
 from resnet_cli.data.datasets.samples import make_dataset
@@ -39,8 +39,8 @@ WEIGHT_NAMES = ("weight", "weights", "sampleweight")
 @validate_arguments
 def csv(
     *,
-    file: Annotated[str, NotEmpty()],
-    root: Annotated[str, NotEmpty()] | None = None,
+    file: PathText,
+    root: PathText | None = None,
     path_column: Annotated[str, NotEmpty()] | None = None,
     label_column: Annotated[str, NotEmpty()] | Sequence[str] | None = None,
     labels: Literal["single", "multi"] = "single",
@@ -55,7 +55,7 @@ def csv(
     background: str | Sequence[int] = "white",
     range: Sequence[float] | None = None,  # noqa: A002
     test_fraction: Annotated[float, Between(0.001, 0.999)] = 0.2,
-    cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
+    cache: PathText | None = "~/.cache/resnet-cli/decoded",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:

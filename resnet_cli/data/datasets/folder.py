@@ -16,7 +16,7 @@ import torch
 
 from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
-from resnet_cli.config.ranges import Between, NotEmpty
+from resnet_cli.config.ranges import Between, NotEmpty, PathText
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.layout import (
     EXPECTED,
@@ -48,7 +48,7 @@ FilesByClass = dict[str, list[str]]  # class name -> paths relative to the data 
 @validate_arguments
 def image_folder(
     *,
-    root: Annotated[str, NotEmpty()],
+    root: PathText,
     layout: Layout = "auto",
     group: Annotated[str, NotEmpty()] | None = None,
     image_size: ImageSize | None = None,
@@ -58,7 +58,7 @@ def image_folder(
     background: str | Sequence[int] = "white",
     range: Sequence[float] | None = None,  # noqa: A002
     test_fraction: Annotated[float, Between(0.001, 0.999)] = 0.2,
-    cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
+    cache: PathText | None = "~/.cache/resnet-cli/decoded",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from resnet_cli.config.arguments import validate_arguments
-from resnet_cli.config.ranges import Between, NotEmpty
+from resnet_cli.config.ranges import Between, NotEmpty, PathText
 from resnet_cli.config.suggestions import did_you_mean, similar_file
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.array_files import NamedArray
@@ -40,7 +40,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 def huggingface(
     *,
     name: Annotated[str, NotEmpty()] | None = None,
-    root: Annotated[str, NotEmpty()] | None = None,
+    root: PathText | None = None,
     subset: Annotated[str, NotEmpty()] | None = None,
     revision: Annotated[str, NotEmpty()] | None = None,
     image_column: Annotated[str, NotEmpty()] | None = None,
@@ -52,7 +52,7 @@ def huggingface(
     background: str | Sequence[int] = "white",
     range: Sequence[float] | None = None,  # noqa: A002
     test_fraction: Annotated[float, Between(0.001, 0.999)] = 0.2,
-    cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
+    cache: PathText | None = "~/.cache/resnet-cli/decoded",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:

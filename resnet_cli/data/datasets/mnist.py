@@ -6,13 +6,12 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from resnet_cli.config.arguments import validate_arguments
-from resnet_cli.config.ranges import NotEmpty
+from resnet_cli.config.ranges import PathText
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, wrong_md5
 from resnet_cli.errors import InputError
@@ -78,7 +77,7 @@ FASHION_MNIST = MnistFiles(
 @validate_arguments
 def mnist(
     *,
-    root: Annotated[str, NotEmpty()],
+    root: PathText,
     download: bool = True,
     verify: bool = True,
     mean: Sequence[float] | None = None,
@@ -104,7 +103,7 @@ def mnist(
 @validate_arguments
 def fashion_mnist(
     *,
-    root: Annotated[str, NotEmpty()],
+    root: PathText,
     download: bool = True,
     verify: bool = True,
     mean: Sequence[float] | None = None,

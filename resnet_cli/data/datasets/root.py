@@ -45,7 +45,7 @@ class Root(NamedTuple):
 
 
 def find_root(
-    root: str, cache: str | None, *, expected: str = "", count_files: Callable[[Path], int] | None = None
+    root: str | Path, cache: str | Path | None, *, expected: str = "", count_files: Callable[[Path], int] | None = None
 ) -> Root:
     """Return the folder of a data set, after unpacking if it is an archive; a single top-level folder is skipped.
 

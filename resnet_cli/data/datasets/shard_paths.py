@@ -19,7 +19,7 @@ MOST_SHARDS = 1_000_000
 ShardPath = Path | RemoteFile
 
 
-def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, list[ShardPath]]:
+def find_shards(named: Mapping[str, str | Path | Sequence[str | Path] | None]) -> dict[str, list[ShardPath]]:
     """Return the shards of each split.
 
     Args:
@@ -35,7 +35,7 @@ def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, li
         if value is None:
             continue
         key = f"data.{name}"
-        texts = [value] if isinstance(value, str) else list(value)
+        texts = [str(value)] if isinstance(value, str | Path) else list(map(str, value))
         try:
             found[name] = [path for text in texts for path in _expand(text, key)]
         except InputError as error:

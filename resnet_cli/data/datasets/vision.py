@@ -3,12 +3,12 @@
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from resnet_cli.config.arguments import validate_arguments
-from resnet_cli.config.ranges import NotEmpty
+from resnet_cli.config.ranges import PathText
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, verify_md5
@@ -23,7 +23,7 @@ T = TypeVar("T")
 @validate_arguments
 def svhn(
     *,
-    root: Annotated[str, NotEmpty()],
+    root: PathText,
     download: bool = True,
     verify: bool = True,
     mean: Sequence[float] | None = None,
@@ -64,13 +64,13 @@ def svhn(
 @validate_arguments
 def flowers102(
     *,
-    root: Annotated[str, NotEmpty()],
+    root: PathText,
     image_size: ImageSize = 128,
     resize: Resize = "crop",
     interpolation: Interpolation = "bilinear",
     download: bool = True,
     verify: bool = True,
-    cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
+    cache: PathText | None = "~/.cache/resnet-cli/decoded",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:

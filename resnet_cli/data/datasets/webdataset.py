@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
-from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
+from resnet_cli.config.ranges import AtLeast, Between, NotEmpty, PathText
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.problems import raise_problems
@@ -41,9 +41,9 @@ SORTED_FRACTION = 0.5  # of the expected number of classes in a shard, below whi
 @validate_arguments
 def webdataset(
     *,
-    shards: Annotated[str, NotEmpty()] | Sequence[str],
-    val_shards: Annotated[str, NotEmpty()] | Sequence[str] | None = None,
-    test_shards: Annotated[str, NotEmpty()] | Sequence[str] | None = None,
+    shards: PathText | Sequence[str | Path],
+    val_shards: PathText | Sequence[str | Path] | None = None,
+    test_shards: PathText | Sequence[str | Path] | None = None,
     image_extension: Annotated[str, NotEmpty()] | None = None,
     label_extension: Annotated[str, NotEmpty()] | None = None,
     label_field: Annotated[str, NotEmpty()] | None = None,
@@ -56,7 +56,7 @@ def webdataset(
     background: str | Sequence[int] = "white",
     range: Sequence[float] | None = None,  # noqa: A002
     test_fraction: Annotated[float, Between(0.001, 0.999)] = 0.2,
-    cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
+    cache: PathText | None = "~/.cache/resnet-cli/decoded",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:

@@ -17,7 +17,7 @@ log = logging.getLogger("resnet_cli")
 _unwritable: set[Path] = set()  # folders about which a warning has been logged
 
 
-def find_cache_folder(cache: str | None) -> Path | None:
+def find_cache_folder(cache: str | Path | None) -> Path | None:
     """Return the folder of a config's `cache`; None, with a warning, if it needs a home folder that does not exist."""
     if cache is None:
         return None

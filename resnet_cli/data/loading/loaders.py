@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.arguments import validate_arguments
-from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, NotEmpty
+from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, NotEmpty, PathText
 from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
 from resnet_cli.data.fingerprint import Fingerprint, fingerprint_split
 from resnet_cli.data.images.lazy import LazyImages
@@ -105,7 +105,7 @@ def make_loaders(
     folds: Annotated[int, AtLeast(2)] | None = None,
     fold: Annotated[int, AtLeast(0)] = 0,
     group: Annotated[str, NotEmpty()] | None = None,
-    splits: Annotated[str, NotEmpty()] | None = None,
+    splits: PathText | None = None,
     classes: Sequence[str | int] | None = None,
     merge: Mapping[str, Sequence[str | int]] | None = None,
     label_noise: Annotated[float, Below(0, 1)] = 0.0,

@@ -201,7 +201,7 @@ def test_missing_without_download_names_the_paths(tmp_path):
 
 def test_missing_file_is_fetched_and_the_others_are_kept(tmp_path, known):
     root = tmp_path / "root"
-    cifar10(root=str(root))
+    cifar10(root=root)
     (root / "cifar-10-batches-py" / "data_batch_2").unlink()
     (root / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"changed")
     assert "data_batch_3: its MD5" in problem_of(cifar10, root=str(root))

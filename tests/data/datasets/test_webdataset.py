@@ -152,7 +152,7 @@ def test_patterns_and_lists_name_shards_too(tmp_path):
     write_shards(tmp_path)
     for shards in (
         str(tmp_path / "train-*.tar"),
-        [str(tmp_path / "train-0{0..2}.tar"), str(tmp_path / "train-0[345].tar")],
+        [tmp_path / "train-0{0..2}.tar", str(tmp_path / "train-0[345].tar")],
     ):
         data = load(shards)
         assert sorted(numbers(data.train) + numbers(data.test)) == list(range(60))

@@ -17,6 +17,7 @@ from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.memory import fits_in_memory
 from resnet_cli.data.partition import Partition
+from resnet_cli.data.selection import unique_splits
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.survey import Survey, survey_split
 from resnet_cli.planning.similarity import Sample, measure_similarity
@@ -69,6 +70,17 @@ def measure_fingerprint(node: Node, parts: Partition, device: torch.device = CPU
         "duplicates": _share_of_copies(survey.hashes[indices.numpy()]),
         **_similarity(split, indices, classes),
     }
+
+
+def validate_other_files(parts: Partition) -> None:
+    """Read the headers of image files that are not in the training split, as a run does at its start.
+
+    Raises:
+        InputError: Files are damaged, or of other sizes than the run accepts.
+    """
+    for split in unique_splits(parts.dataset):
+        if split is not parts.samples["train"].split and isinstance(split.images, LazyImages):
+            split.images.validate()
 
 
 def _reads_all(node: Node, parts: Partition, device: torch.device) -> bool:

@@ -21,7 +21,7 @@ from resnet_cli.data.images.cache import ArrayCache, find_cache_folder
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning.choices import Plan
-from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint
+from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, validate_other_files
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
 from resnet_cli.planning.rules import make_plan, read_rules
 from resnet_cli.planning.step_times import MOST_SECONDS, PLANNING_RESERVE, images_per_second
@@ -183,6 +183,7 @@ class _Measurer:
         """Return the fingerprint, from the cache if the same images were looked at before."""
         with quiet():  # the run logs its notices when it splits the data again
             parts = build.partition(self.node)
+            validate_other_files(parts)
         split, chosen = parts.samples["train"]
         is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
         self.validates = "val" in parts.samples

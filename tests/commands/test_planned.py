@@ -204,6 +204,21 @@ def test_damaged_files_are_refused_before_nets_are_measured(train, tmp_path, mon
     assert train(*line)[0] == 2, "the run would not refuse them"
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_damaged_files_of_other_splits_are_refused_before_nets_are_measured(train, tmp_path, monkeypatch, part):
+    for folder in ("train", "val", "test"):
+        write_class_folders(tmp_path / "photos" / folder, ["cat", "dog"], 8, (40, 30))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", *SHORT]
+    assert train(*line, "--cfg", "job")[0] == 0  # so that the fingerprint is in the cache
+    monkeypatch.setattr(make, "images_per_second", lambda *a, **o: pytest.fail("measured"))
+    damage(file := next((tmp_path / "photos" / part).rglob("*.*")))
+    status, _, err = train(*line)
+    assert status == 2
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert str(file.relative_to(tmp_path)) in err
+
+
 def test_damaged_files_that_the_run_does_not_read_are_no_obstacle(train, tmp_path):
     write_class_folders(tmp_path / "photos" / "train", ["cat", "dog"], 12, (40, 30))
     write_class_folders(tmp_path / "photos" / "test", ["cat", "dog"], 2, (40, 30))

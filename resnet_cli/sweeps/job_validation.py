@@ -14,18 +14,22 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from resnet_cli.config.counts import counted
+from resnet_cli.config.run_length import EPOCHS
+from resnet_cli.config.stored import differences
 from resnet_cli.config.validation import Settings
+from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import task_overrides
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
+from resnet_cli.runs.reading import load_config
 from resnet_cli.session.paths import paths_from
 from resnet_cli.sweeps.hydra_config import runs_on_this_machine
 from resnet_cli.sweeps.isolation import in_forked_process
 from resnet_cli.sweeps.job_configs import JobConfigs
 from resnet_cli.sweeps.launch import active_launch
-from resnet_cli.sweeps.placement import resolve_job_folder
+from resnet_cli.sweeps.placement import JobPlacement, resolve_job_folder
 
 SECONDS_OF_SILENCE = 1  # before a line says what is going on
 
@@ -76,15 +80,30 @@ def plan_job(
         settings = configs.check(job, task)
         require_packages(settings.get("logger"))
         sweep_folder = Path(sweep.hydra.sweep.dir)
-        folder, record = sweep_folder / str(OmegaConf.select(job, "hydra.sweep.subdir")), None
+        folder, record, fewer = sweep_folder / str(OmegaConf.select(job, "hydra.sweep.subdir")), None, None
         if not folder.is_relative_to(sweep_folder):
             raise InputError(f"hydra.sweep.subdir={folder}: jobs lie inside hydra.sweep.dir; give a relative path")
         with suppress(InputError):  # the job reports an unreadable folder when it starts
             placement = resolve_job_folder(folder, settings)
             folder, record = placement.run.path, placement.record if placement.is_finished else None
+            if _would_shorten(placement, settings):
+                fewer = settings["trainer"]["epochs"]
+        if fewer is not None:
+            raise InputError(
+                f"{EPOCHS}={format_value(fewer)}: fewer epochs than the job has already; "
+                f"hydra.sweep.dir={sweep_folder} adds further jobs"
+            )
         return PlannedJob(settings, task, str(folder.relative_to(sweep_folder)), record)
     finally:
         hydra_config.cfg = before
+
+
+def _would_shorten(placement: JobPlacement, settings: Settings) -> bool:
+    """Return whether resuming a sweep with fewer epochs would start a job anew, beside the folder that it has."""
+    launch, folder = active_launch(), placement.conflicting_folder
+    if launch is None or EPOCHS not in launch.changed_keys or folder is None or placement.record:
+        return False
+    return [one.key for one in differences(load_config(RunDir(folder).config), settings)] == [EPOCHS]
 
 
 def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[int, PlannedJob]:

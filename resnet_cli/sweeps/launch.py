@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.runs.lock import exclusive
 from resnet_cli.runs.names import name_beside
 from resnet_cli.session.signals import StopSignals, stop_signals
@@ -33,6 +34,7 @@ class SweepLaunch:
         folder: The folder of the sweep once it is open; None for a single run.
         summary: Lines of a search, to print after the sweep's table.
         origin: Where the command's relative paths start from.
+        changed_keys: Keys of the jobs that were changed when the sweep was resumed.
         finished: A line on each job of a grid that is finished already, and so not launched, by its number.
         jobs: The folder name and the overrides of each job of a grid, by its number.
 
@@ -47,6 +49,7 @@ class SweepLaunch:
         self.finished: Mapping[int, str] = {}
         self.jobs: Mapping[int, tuple[str, Sequence[str]]] = {}
         self.origin = command.origin
+        self.changed_keys = frozenset(override_keys(command.stored.original_overrides))
         self._command, self._stop = command, stop
         self._resources = ExitStack()
 

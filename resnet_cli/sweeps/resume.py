@@ -149,9 +149,11 @@ def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Pa
     Raises:
         InputError: an override would change the jobs.
     """
-    for override in overrides:
+    for override in sorted(overrides, key=lambda text: not _key(text).startswith("hydra/")):  # options before their keys
         if not (_is_safe(override) or _concerns_sweep_only(override)):
             raise InputError(f"{override}: would change the jobs; hydra.sweep.dir={folder} adds further ones")
+        if _is_safe(override) and len(_values(override)) > 1:
+            raise InputError(f"{override}: all jobs of a resumed sweep get the same value; give one")
         command = _apply_override(command, _with_absolute_path(override))
         if _key(override) == EPOCHS and any(_key(argument) == BUDGET for argument in command.arguments):
             command = _apply_override(command, f"{BUDGET}=null")
@@ -189,7 +191,7 @@ def _varies(override: str) -> bool:
 def _apply_override(command: SweepCommand, override: str) -> SweepCommand:
     arguments, originals = list(command.arguments), list(command.original_overrides)
     key = _key(override)
-    if key.startswith("hydra/"):  # the new launcher or sweeper has other options than the former one
+    if key.startswith("hydra/") and override not in arguments:  # another launcher or sweeper has other options
         options = f"{key.replace('/', '.')}."
         arguments = [argument for argument in arguments if not _key(argument).startswith(options)]
     former = [argument for argument in arguments if _key(argument) == key]

@@ -12,7 +12,7 @@ from resnet_cli.session.signals import StopSignals
 from resnet_cli.sweeps.folder import FAILURE, SweepCommand, SweepDir
 from resnet_cli.sweeps.launch import SweepLaunch
 from resnet_cli.sweeps.placement import config_hash
-from resnet_cli.sweeps.resume import ResolvedCommand
+from resnet_cli.sweeps.resume import ResolvedCommand, resolve_commands
 from tests.support.runs import job, records, tiny, weights
 
 NETS = """
@@ -121,6 +121,11 @@ def test_a_second_sweep_adds_jobs_and_both_go_on(train, tmp_path):
     assert out.count("already finished") == 4  # seed=1 is in both
     assert {record["epochs"] for record in records(tmp_path / "s").values()} == {3}
     assert len(SweepDir(tmp_path / "s").commands()) == 2
+    before = contents(tmp_path / "s")
+    status, _, err = train("-m", "resume=s", "trainer.epochs=2")
+    line = "trainer.epochs=2: fewer epochs than the job has already; hydra.sweep.dir=s adds further jobs"
+    assert (status, err.splitlines()[0]) == (2, f"error: job 0 (seed=0) and 1 more: {line}")
+    assert contents(tmp_path / "s") == before
 
 
 def test_another_config_under_the_same_overrides_is_a_new_job(train, tmp_path):
@@ -250,6 +255,10 @@ WRONG = {
         ["-m", "resume=sweep", "trainer.epochs=4"],
         "error: trainer.epochs=4: the sweep has trainer.epochs=1,2, which cannot be changed for all its jobs",
     ),
+    "several values of a key": (
+        ["-m", "resume=sweep", "trainer.device=cpu,auto"],
+        "error: trainer.device=cpu,auto: all jobs of a resumed sweep get the same value; give one",
+    ),
     "an unknown key": (
         ["-m", "sed=0,1", "hydra.sweep.dir=new"],
         "error: job 0 (sed=0) and 1 more: sed: unknown key; did you mean",
@@ -288,6 +297,21 @@ def test_wrong_input_gets_a_line(case, train, tmp_path, monkeypatch):
     assert err.startswith(expected)
     assert err.count("\n") == 1
     assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["hydra.launcher.n_jobs=2", "hydra/launcher=joblib"], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
+        (["hydra/launcher=submitit_slurm"], ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]),
+        (["hydra/launcher=submitit_local"], ["hydra/launcher=submitit_local"]),
+    ],
+)
+def test_a_launcher_has_its_own_options_in_any_order(typed, kept, tmp_path):
+    command = SweepCommand(("-m", "seed=0,1", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"))
+    SweepDir(tmp_path).add_command(command, {})
+    [resumed] = resolve_commands(["-m", f"resume={tmp_path}", *typed])
+    assert [word for word in resumed.arguments if word.startswith(("hydra/launcher", "hydra.launcher"))] == kept
 
 
 def test_a_second_sweep_in_the_same_place_is_refused_while_the_first_runs(train, tmp_path):

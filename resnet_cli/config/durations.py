@@ -50,3 +50,12 @@ def format_seconds(seconds: float) -> str:
         return f"{hours} h {minutes} min"
     days, hours = divmod(round(seconds / 3600), 24)
     return f"{days} d {hours} h"
+
+
+def respell(value: object) -> object:
+    """Return a duration in one spelling, for comparisons: `5 min 0 s` for `300s`; what is no duration as it is."""
+    seconds = parse_seconds(value)
+    if seconds is None:
+        return value
+    words = format_seconds(seconds)
+    return words if parse_seconds(words) == seconds else f"{seconds:g} s"

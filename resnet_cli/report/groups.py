@@ -281,6 +281,7 @@ def _environment_notes(runs: Sequence[Run]) -> list[str]:
     values: dict[str, set[str]] = {
         name: {str(record.get(name)) for record in records} for name in ("device", "precision")
     }
+    values["number of processes"] = {str(record.get("processes") or 1) for record in records}  # own batch norm
     versions = [record.get("versions") for record in records]
     for package in COMPARED_PACKAGES:
         values[package] = {str(v.get(package)) for v in versions if isinstance(v, dict)}

@@ -17,6 +17,7 @@ from resnet_cli.runs.reading import Run, finite_number, may_be_running
 RECENT_EPOCHS = 5  # whose median is the duration of the next ones
 MAX_SWEEP_BYTES = 1 << 26  # of a sweep.json; typical size: 300 a job
 RECORD = "sweep.json"
+TO_RESUME = "to be resumed"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class SweepProgress:
     Args:
         name: The path of its folder.
         jobs: Number of jobs that are known: all of a grid, or those of a search that have begun.
-        counts: Number of jobs by status; those that have not begun are `not started`.
+        counts: Number of jobs by status; those that have not begun are `not started`, and those that the present
+            command will run again are `TO_RESUME`.
         is_running: The process that launched it may still be there.
         seconds_left: An estimate, where there is a finished job to base it on.
     """
@@ -63,7 +65,7 @@ class SweepProgress:
     @property
     def done(self) -> int:
         """Number of jobs that will not run again in this command."""
-        return sum(count for status, count in self.counts.items() if status not in ("running", "not started"))
+        return self.jobs - sum(self.counts.get(status, 0) for status in ("running", "not started", TO_RESUME))
 
 
 def run_progress(run: Run, now: float | None = None) -> RunProgress:
@@ -112,12 +114,19 @@ def sweep_progress(folder: Path, runs: Sequence[Run], progress: Sequence[RunProg
     names = _job_names(folder / RECORD)
     if names is None:
         return None
-    statuses = {run.folder: run.status for run in runs}
+    is_running = may_be_running(folder / LOCK_NAME)
+    began = _modified(folder / LOCK_NAME) if is_running else None
+    statuses = {run.folder: TO_RESUME if _is_to_be_resumed(run, began) else run.status for run in runs}
     found = [statuses.get(folder / name, "not started") for name in names]
     counts = {status: found.count(status) for status in dict.fromkeys(found)}
-    is_running = may_be_running(folder / LOCK_NAME)
     left = [own.seconds_left for run, own in _running(runs, progress) if run.folder.is_relative_to(folder)]
     return SweepProgress(str(folder), len(names), counts, is_running, _sweep_seconds_left(folder, runs, counts, left))
+
+
+def _is_to_be_resumed(run: Run, began: float | None) -> bool:
+    """Return whether a command that began at this time will run a job again, which ended before without a result."""
+    ended = _modified(RunDir(run.folder).record)
+    return run.status in ("interrupted", "killed", "failed") and None not in (ended, began) and ended < began
 
 
 def _running(runs: Sequence[Run], progress: Sequence[RunProgress]) -> list[tuple[Run, RunProgress]]:
@@ -128,18 +137,20 @@ def _sweep_seconds_left(
     folder: Path, runs: Sequence[Run], counts: Mapping[str, int], left: Sequence[float | None]
 ) -> float | None:
     """Return the time left of a sweep, if as many jobs run at a time as do now."""
-    durations = [
-        ended - began
-        for run in runs
-        if run.status == "finished" and run.folder.is_relative_to(folder)
-        if (began := _timestamp(run.record.get("started"))) and (ended := _timestamp(run.record.get("ended")))
-    ]
-    waiting = counts.get("not started", 0)
+    finished = [run for run in runs if run.status == "finished" and run.folder.is_relative_to(folder)]
+    durations = [seconds for run in finished if (seconds := _duration(run)) is not None]
+    waiting = counts.get("not started", 0) + counts.get(TO_RESUME, 0)
     known = [seconds for seconds in left if seconds is not None]
     if not left or len(known) < len(left) or (waiting and not durations):
         return None
     of_waiting = waiting * statistics.mean(durations) if waiting else 0.0
     return max((sum(known) + of_waiting) / len(left), max(known))
+
+
+def _duration(run: Run) -> float | None:
+    """Return the time that a finished run took; of a resumed one the training time, without the pauses."""
+    began, ended = _timestamp(run.record.get("started")), _timestamp(run.record.get("ended"))
+    return run.seconds if run.record.get("resumed_from") else ended - began if began and ended else None
 
 
 def _job_names(path: Path) -> list[str] | None:

@@ -149,7 +149,7 @@ def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Pa
     Raises:
         InputError: an override would change the jobs.
     """
-    for override in sorted(overrides, key=lambda text: not _key(text).startswith("hydra/")):  # options before their keys
+    for override in sorted(overrides, key=lambda text: not _key(text).startswith("hydra/")):  # before their own keys
         if not (_is_safe(override) or _concerns_sweep_only(override)):
             raise InputError(f"{override}: would change the jobs; hydra.sweep.dir={folder} adds further ones")
         if _is_safe(override) and len(_values(override)) > 1:

@@ -67,6 +67,36 @@ def test_a_sweep_counts_its_jobs_and_estimates_those_to_come(tmp_path):
     assert sweep_progress(tmp_path, runs, own) is None
 
 
+def test_pauses_of_a_resumed_job_are_no_part_of_its_duration(tmp_path):
+    going_on(tmp_path / "s/seed=1", "seed=1")
+    resumed = [{"step": 4, "epoch": 1, "changes": []}]
+    write_run(tmp_path / "s/seed=0", started=at(90_000), ended=at(80), resumed_from=resumed)  # three epochs of 2 s
+    jobs = {f"seed={seed}": [] for seed in range(3)}
+    (tmp_path / "s/sweep.json").write_text(json.dumps({"commands": [], "jobs": jobs}))
+    runs = read_runs([tmp_path]).runs
+    own = [run_progress(run, NOW) for run in runs if run.status == "running"]
+    assert sweep_progress(tmp_path / "s", runs, own).seconds_left == pytest.approx(13 + 6)
+
+
+def test_jobs_that_a_resumed_sweep_will_run_again_are_not_done(tmp_path):
+    going_on(tmp_path / "s/seed=3", "seed=3")
+    write_run(tmp_path / "s/seed=0", started=at(100), ended=at(80))
+    for seed, status in enumerate(("interrupted", "failed"), 1):
+        write_run(tmp_path / f"s/seed={seed}", f"seed={seed}", status=status)
+        os.utime(tmp_path / f"s/seed={seed}/run.json", (NOW - 50, NOW - 50))
+    write_run(tmp_path / "s/seed=4", "seed=4", status="failed")  # in the present command
+    jobs = {f"seed={seed}": [] for seed in range(5)}
+    (tmp_path / "s/sweep.json").write_text(json.dumps({"commands": [], "jobs": jobs}))
+    (tmp_path / "s/.lock").write_text(f"pid {os.getpid()} on {os.uname().nodename}\n")
+    os.utime(tmp_path / "s/.lock", (NOW - 40, NOW - 40))
+    os.utime(tmp_path / "s/seed=4/run.json", (NOW - 30, NOW - 30))
+    runs = read_runs([tmp_path]).runs
+    own = [run_progress(run, NOW) for run in runs if run.status == "running"]
+    found = sweep_progress(tmp_path / "s", runs, own)
+    assert found.counts == {"finished": 1, "to be resumed": 2, "running": 1, "failed": 1}
+    assert (found.done, found.seconds_left) == (2, pytest.approx(13 + 2 * 20))
+
+
 def test_jobs_of_the_same_name_in_two_sweeps_are_not_mixed_up(tmp_path):
     """They are called `seed=0` in both, as their folders are given one by one."""
     write_run(tmp_path / "a/seed=0", started=at(100), ended=at(80))

@@ -154,6 +154,22 @@ def test_own_images_from_another_place_are_other_data(tmp_path, name, others, ke
     assert len(tables_of(tmp_path)) == 2
 
 
+def test_runs_of_several_processes_are_noted(tmp_path):
+    write_run(tmp_path / "a", "seed=0")
+    write_run(tmp_path / "b", "seed=1", "trainer.processes=8", processes=8)
+    [table] = build_tables(read_runs([tmp_path]).runs)
+    assert (len(table.groups), list(table.notes)) == (1, ["number of processes differs: 1, 8"])
+
+
+def test_a_time_budget_is_the_same_however_it_is_spelt(tmp_path):
+    for seed, budget in enumerate(("5m", "300 s", 300)):
+        write_run(tmp_path / str(seed), f"seed={seed}", f"trainer.time_budget={budget}")
+    write_run(tmp_path / "3", "trainer.time_budget=300.5")
+    [table] = build_tables(read_runs([tmp_path]).runs)
+    counts = {group.values["trainer.epochs"]: len(group.averaged) for group in table.groups}
+    assert counts == {"in 5 min 0 s": 3, "in 300.5 s": 1}
+
+
 def test_an_option_that_was_added_since_has_its_default(tmp_path):
     write_run(tmp_path / "old")
     write_run(tmp_path / "new", "model.width=1", "data.batch_size=128", "seed=1")

@@ -145,7 +145,7 @@ def _tables(options: argparse.Namespace, found: FoundRuns) -> list[Table]:
     tables = build_tables(found.runs, over=(*REPETITIONS, *over), single=options.single, columns=columns)
     if options.goal is None:
         return tables
-    goal = replace(options.goal, over=tuple(over))
+    goal = replace(options.goal, over=[key for key in over if key not in REPETITIONS])
     return [replace(table, goal=goal) for table in tables]
 
 

@@ -21,7 +21,7 @@ class Goal:
     Args:
         measure: The property of a run, such as `test_accuracy`.
         value: The figure; of a loss the mean has to be below.
-        over: Further keys over which groups are averaged; their runs differ in more than the seed.
+        over: Keys besides seeds and folds over which groups are averaged; their runs differ in more than the seed.
     """
 
     measure: str

@@ -19,4 +19,8 @@ def goal_lines(table: Table) -> list[str]:
     names = [escape_control_characters(table.label(group)) for group in table.groups]
     intervals, words = list(goal_columns(table).values()) or ([], [])
     lines = zip(names, words, intervals, strict=False)
-    return [f"{table.goal.title}, {name}: {text}; 95 % interval {low}" for name, text, low in lines if table.goal]
+    return [
+        f"{table.goal.title}, {name}: {text}{f'; 95 % interval {ends}' if ends != ABSENT else ''}"
+        for name, text, ends in lines
+        if table.goal
+    ]

@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -101,7 +102,9 @@ class GpuJoblibLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, several at a time."""
-        results: Sequence[JobReturn] = self._joblib.launch(job_overrides, initial_job_idx)
+        with warnings.catch_warnings():  # joblib starts another process in place of one whose job has left much memory
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+            results: Sequence[JobReturn] = self._joblib.launch(job_overrides, initial_job_idx)
         return results
 
 

@@ -106,8 +106,16 @@ def test_a_loss_has_to_be_below_its_goal(tmp_path, capsys):
 def test_folds_are_no_seeds(tmp_path, capsys):
     for fold in range(3):
         write_run(tmp_path / str(fold), "data.folds=3", f"data.fold={fold}", test=94.0 + fold, overrides=[])
-    report([str(tmp_path), "--goal", "94"])
-    assert "runs differ in data.fold: no test over seeds" in " ".join(capsys.readouterr().out.split())
+    for over in ([], ["--over", "data.fold"]):
+        report([str(tmp_path), "--goal", "94", *over])
+        assert capsys.readouterr().out.endswith("runs differ in data.fold: no test over seeds\n")
+
+
+def test_seeds_may_be_named_among_what_is_averaged_over(tmp_path, capsys):
+    for seed in range(3):
+        write_run(tmp_path / str(seed), f"seed={seed}", test=94.0 + seed, overrides=[])
+    report([str(tmp_path), "--goal", "94", "--over", "seed"])
+    assert "not shown: above by 1, p = 0.11" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import os
 import signal
 import tempfile
 import time
+import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,6 +98,18 @@ def test_a_process_that_has_used_a_card_stays_on_it(monkeypatch):
         pass
     with gpus.gpu_place(PLACES):
         assert os.environ[gpus.VISIBLE] == "1"
+
+
+def test_a_process_that_joblib_replaces_is_no_warning(recwarn):
+    def launch(jobs, first):
+        warnings.warn("A worker stopped while some jobs were given to the executor.", UserWarning, stacklevel=2)
+        warnings.warn("another", UserWarning, stacklevel=2)
+        return []
+
+    launcher = gpus.GpuJoblibLauncher()
+    launcher._joblib = SimpleNamespace(launch=launch)
+    assert launcher.launch([], 0) == []
+    assert [str(found.message) for found in recwarn] == ["another"]
 
 
 def test_visible_cards_are_named_as_the_variable_names_them(monkeypatch):

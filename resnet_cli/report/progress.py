@@ -17,6 +17,7 @@ from resnet_cli.runs.reading import Run, finite_number, may_be_running
 RECENT_EPOCHS = 5  # whose median is the duration of the next ones
 MAX_SWEEP_BYTES = 1 << 26  # of a sweep.json; typical size: 300 a job
 RECORD = "sweep.json"
+SEARCH = "search.db"  # of a search, which runs no failed job again
 TO_RESUME = "to be resumed"
 
 
@@ -116,17 +117,19 @@ def sweep_progress(folder: Path, runs: Sequence[Run], progress: Sequence[RunProg
         return None
     is_running = may_be_running(folder / LOCK_NAME)
     began = _modified(folder / LOCK_NAME) if is_running else None
-    statuses = {run.folder: TO_RESUME if _is_to_be_resumed(run, began) else run.status for run in runs}
+    again = ("interrupted", "killed") if (folder / SEARCH).exists() else ("interrupted", "killed", "failed")
+    statuses = {run.folder: run.status for run in runs}
+    statuses |= {run.folder: TO_RESUME for run in runs if run.status in again and _ended_before(run, began)}
     found = [statuses.get(folder / name, "not started") for name in names]
     counts = {status: found.count(status) for status in dict.fromkeys(found)}
     left = [own.seconds_left for run, own in _running(runs, progress) if run.folder.is_relative_to(folder)]
     return SweepProgress(str(folder), len(names), counts, is_running, _sweep_seconds_left(folder, runs, counts, left))
 
 
-def _is_to_be_resumed(run: Run, began: float | None) -> bool:
-    """Return whether a command that began at this time will run a job again, which ended before without a result."""
+def _ended_before(run: Run, began: float | None) -> bool:
+    """Return whether a run ended before a command began at this time, which will run it again."""
     ended = _modified(RunDir(run.folder).record)
-    return run.status in ("interrupted", "killed", "failed") and None not in (ended, began) and ended < began
+    return ended is not None and began is not None and ended < began
 
 
 def _running(runs: Sequence[Run], progress: Sequence[RunProgress]) -> list[tuple[Run, RunProgress]]:

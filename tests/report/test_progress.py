@@ -95,6 +95,8 @@ def test_jobs_that_a_resumed_sweep_will_run_again_are_not_done(tmp_path):
     found = sweep_progress(tmp_path / "s", runs, own)
     assert found.counts == {"finished": 1, "to be resumed": 2, "running": 1, "failed": 1}
     assert (found.done, found.seconds_left) == (2, pytest.approx(13 + 2 * 20))
+    (tmp_path / "s/search.db").touch()  # a search runs no failed job again
+    assert sweep_progress(tmp_path / "s", runs, own).done == 3
 
 
 def test_jobs_of_the_same_name_in_two_sweeps_are_not_mixed_up(tmp_path):

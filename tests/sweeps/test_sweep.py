@@ -136,16 +136,18 @@ def test_another_config_under_the_same_overrides_is_a_new_job(train, tmp_path):
     assert train(*command)[0] == 0
     before = contents(tmp_path / "s")
     (first,) = (path for path in (tmp_path / "s").iterdir() if path.is_dir())
+    RunDir(first).update_record(status="failed")
+    before = contents(tmp_path / "s")
     own.write_text(own.read_text().replace("[8]", "[9]"))
-    status, out, _ = train(*command)
-    assert status == 0
+    status, out, err = train(*command)
+    assert (status, err) == (0, "")  # the former job is not expected to finish any more
     (second,) = (path for path in (tmp_path / "s").iterdir() if path.is_dir() and path != first)
     assert f"config differs from that of {first.relative_to(tmp_path)}; starting a new job in s/{second.name}" in out
     assert {path: contents(tmp_path / "s")[path] for path in before} == before
     assert "9" in (second / "config.yaml").read_text()
     status, out, _ = train(*command)
-    assert out.count("already finished") == 1
-    assert "2 runs: 2 finished" in out
+    assert (status, out.count("already finished")) == (0, 1)
+    assert "2 runs: 1 finished, 1 failed" in out
 
 
 def test_stop_on_failure_starts_no_further_job(train, own_nets):

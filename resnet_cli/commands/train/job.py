@@ -74,7 +74,8 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
         folder = next((launch.folder for launch in reversed(launches) if launch.folder), None)
         if folder:
             summary = next((launch.summary for launch in reversed(launches) if launch.summary), "")
-            sweep_status = _print_sweep(folder, summary)
+            jobs = [job for launch in launches for job in launch.jobs.values()]
+            sweep_status = _print_sweep(folder, summary, jobs)
             status = status or sweep_status
     if stop.signum is not None and folder:
         raise StoppedError(stop.signum)
@@ -197,12 +198,14 @@ def next_commands(
     return ["next:", *lines]
 
 
-def _print_sweep(sweep: SweepDir, summary: str) -> int:
+def _print_sweep(sweep: SweepDir, summary: str, planned: Sequence[tuple[str, Sequence[str]]]) -> int:
     """Print a sweep's table and the command that runs its unfinished jobs; return the exit status.
 
     Args:
         sweep: Its folder.
         summary: Lines of a search to print after the table. A search does not run failed jobs again.
+        planned: Folder names and overrides of the jobs of this command. What began in another folder with the same
+            overrides, before a config file was changed, is not expected to finish.
     """
     from resnet_cli.report import format_sweep_table
 
@@ -219,7 +222,9 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
         )
     if summary:
         print_line(summary, sys.stdout)
-    unfinished = sum(job.status not in ("finished", "pruned") or job.has_failed_to_continue for job in jobs)
+    folders, present = {sweep.path / name for name, _ in planned}, {frozenset(overrides) for _, overrides in planned}
+    expected = [job for job in jobs if job.run.path in folders or frozenset(job.overrides) not in present]
+    unfinished = sum(job.status not in ("finished", "pruned") or job.has_failed_to_continue for job in expected)
     if not unfinished:
         return 0
     can_resume = not summary or any(job.status not in ("finished", "pruned", "failed") for job in jobs)

@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError
@@ -16,7 +17,7 @@ from resnet_cli.sweeps import gpus, grid, hydra_config
 from resnet_cli.sweeps.hydra_internals import expand_grid, register_plugin
 from resnet_cli.sweeps.isolation import can_fork
 from resnet_cli.sweeps.job import finished_line
-from resnet_cli.sweeps.job_names import name_swept_keys_first
+from resnet_cli.sweeps.job_names import KEYS_NOT_IN_NAMES, name_swept_keys_first
 from resnet_cli.sweeps.job_validation import PlannedJob, validate_jobs
 from resnet_cli.sweeps.launch import SweepLaunch, active_launch
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
@@ -54,6 +55,7 @@ def prepare_sweep(config: DictConfig) -> None:
     require_fixed_folder(settings, is_fixed=has_fixed_folder(config, "sweep"), key="hydra.sweep.dir")
     is_default_folder = hydra_config.resolve_sweep_folder(config)
     _require_jobs(config)
+    _require_distinct_jobs(config)
     with launch.signals_raised_at_once():
         planned = _validated_jobs(config, is_default_folder=is_default_folder)
     lines = {
@@ -82,6 +84,23 @@ def _require_jobs(config: DictConfig) -> None:
     others = set(override_keys(hydra_config.sweep_overrides(config))) - {"resume"}
     if config.get("resume") == "auto" and not others and (folder / "sweep.json").is_file():
         raise InputError(f"resume=auto: names no jobs of the sweep {folder}; -m resume={folder} resumes it")
+
+
+def _require_distinct_jobs(config: DictConfig) -> None:
+    """Raise an `InputError` if a new sweep varies keys that do not name its jobs, which would share a folder."""
+    if (Path(str(config.hydra.sweep.dir)) / "sweep.json").is_file():
+        return
+    loader = GlobalHydra.instance().config_loader()
+    overrides = hydra_config.sweep_overrides(config)
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+    remedy = {"logger": "; logger=[tensorboard,wandb] logs to several"}
+    problems = [
+        f"{str(override.input_line).lstrip('+')}: all jobs of a sweep have the same value{remedy.get(key, '')}"
+        for override in parsed
+        if override.is_sweep_override() and (key := override.key_or_group.split(".")[0]) in KEYS_NOT_IN_NAMES
+    ]
+    if problems:
+        raise InputError(*problems)
 
 
 def _validated_jobs(config: DictConfig, *, is_default_folder: bool) -> Mapping[int, PlannedJob]:

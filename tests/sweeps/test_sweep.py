@@ -265,6 +265,14 @@ WRONG = {
         ["-m", "sed=0,1", "hydra.sweep.dir=new"],
         "error: job 0 (sed=0) and 1 more: sed: unknown key; did you mean",
     ),
+    "several loggers, one after the other": (
+        ["-m", "logger=null,tensorboard", "hydra.sweep.dir=new"],
+        "error: logger=null,tensorboard: all jobs of a sweep have the same value; logger=[tensorboard,",
+    ),
+    "a key that only controls jobs": (
+        ["-m", "sweep.isolate=true,false", "hydra.sweep.dir=new"],
+        "error: sweep.isolate=true,false: all jobs of a sweep have the same value",
+    ),
     "a sweep into a run": (
         ["-m", "seed=0", "hydra.sweep.dir=run"],
         "error: run: contains a run; a sweep needs a folder",

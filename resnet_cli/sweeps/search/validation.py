@@ -7,6 +7,7 @@ from resnet_cli.config.selection import LOWER_IS_BETTER, select_by_of
 from resnet_cli.config.validation import check_options
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import override_keys
+from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.hydra_config import is_serial, sweep_overrides
 from resnet_cli.sweeps.search.space import parse_space
 from resnet_cli.sweeps.search.study import default_storage_file, open_study
@@ -37,6 +38,11 @@ def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
     _require_one_measure(options["direction"], select_by_of(config), list(space.overrides_by_key))
     if options["storage"] is not None or (may_exist and default_storage_file(config.hydra).exists()):
         with open_study(config.hydra) as study:
+            if study.count_started() and not SweepDir(config.hydra.sweep.dir).record.exists():
+                raise InputError(
+                    f"hydra.sweeper.study_name={options['study_name']}: the storage has a search of this name of "
+                    "another sweep; -m resume=SWEEP continues that one, another name starts a new search"
+                )
             study.require_same_search(space, options["direction"])
     return list(space.examples())
 

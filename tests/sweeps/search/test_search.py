@@ -186,6 +186,20 @@ def test_another_search_is_not_mixed_into_one(train, tmp_path, stub):
 
 
 @pytest.mark.slow
+def test_a_search_of_another_sweep_in_the_same_storage_is_named(train, tmp_path, stub):
+    calls = stub(by_lr)
+    shared = f"hydra.sweeper.storage=sqlite:///{tmp_path / 'all.db'}"
+    assert train(*SEARCH, *SPACE[:1], f"{N}=1", shared)[0] == 0
+    other = [word.replace("dir=s", "dir=t") for word in SEARCH]
+    status, _, err = train(*other, *SPACE[:1], f"{N}=2", shared)
+    assert (status, "error: hydra.sweeper.study_name=search: the storage has a search" in err) == (2, True)
+    assert not (tmp_path / "t").exists()
+    assert train(*other, *SPACE[:1], f"{N}=1", shared, "hydra.sweeper.study_name=second")[0] == 0
+    assert train("-m", "resume=s", f"{N}=2")[0] == 0
+    assert len(calls) == 3
+
+
+@pytest.mark.slow
 def test_a_trial_is_pruned_and_counts_as_done(train, tmp_path, stub):
     calls = stub(lambda settings, epoch: 90.0 + epoch if len(calls) <= 5 else 10.0 - epoch)
     status, out, err = train(*SEARCH, *SPACE[:1], f"{N}=7", "hydra.sweeper.pruner=median")

@@ -67,8 +67,13 @@ class GridSweeper(Sweeper):
         launch = active_launch()
         finished = launch.finished if launch else {}
         _print_finished(finished, len(jobs))
+        sweep, results = SweepDir(folder), []
         batches = range(0, len(jobs), self.max_batch_size or len(jobs))
-        return [self._run(jobs, range(first, min(first + batches.step, len(jobs))), finished) for first in batches]
+        for first in batches:
+            if sweep.read_stop_request() is not None:  # a cluster would queue the jobs only to end them
+                break
+            results.append(self._run(jobs, range(first, min(first + batches.step, len(jobs))), finished))
+        return results
 
     def _run(self, jobs: Sequence[Sequence[str]], batch: range, finished: Mapping[int, str]) -> Sequence[JobReturn]:
         waiting = [number for number in batch if number not in finished]

@@ -10,6 +10,8 @@ from resnet_cli.errors import InputError
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import StopSignals
 from resnet_cli.sweeps.folder import FAILURE, SweepCommand, SweepDir
+from resnet_cli.sweeps.grid import SerialLauncher
+from resnet_cli.sweeps.job import run as run_job
 from resnet_cli.sweeps.launch import SweepLaunch
 from resnet_cli.sweeps.placement import config_hash
 from resnet_cli.sweeps.resume import ResolvedCommand, resolve_commands
@@ -176,9 +178,15 @@ def test_all_commands_of_a_sweep_are_checked_before_the_first_trains(train, tmp_
     assert err.startswith("error: trainer.epochs=4: the sweep has trainer.epochs=1,2, which cannot be changed")
 
 
+@pytest.mark.parametrize("has_processes", [False, True])
 @pytest.mark.parametrize(("stops", "count"), [("true", 1), ("false", 2)])
-def test_stop_on_failure_holds_for_the_other_commands_of_the_sweep(stops, count, train, tmp_path, monkeypatch):
+def test_stop_on_failure_holds_for_the_other_commands_of_the_sweep(
+    stops, count, has_processes, train, tmp_path, monkeypatch
+):
     calls = []
+    if has_processes:  # as far as the launch knows, whose control files these need
+        monkeypatch.setattr("resnet_cli.sweeps.preparation.can_fork", lambda: False)
+        monkeypatch.setattr("resnet_cli.commands.train.job.job_runner", lambda *_: run_job)
 
     def fail(*arguments):
         calls.append(arguments)
@@ -186,10 +194,26 @@ def test_stop_on_failure_holds_for_the_other_commands_of_the_sweep(stops, count,
 
     monkeypatch.setattr("resnet_cli.sweeps.job.train", fail)
     stored_sweep(tmp_path / "s", tiny("seed=0"), tiny("seed=1"))
-    status, _, err = train("-m", "resume=s", f"sweep.stop_on_failure={stops}")
+    isolated = str(has_processes).lower()
+    status, _, err = train("-m", "resume=s", f"sweep.stop_on_failure={stops}", f"sweep.isolate={isolated}")
     assert (status, len(calls)) == (1, count)
     jobs = "1 of 1 job" if count == 1 else "2 of 2 jobs"
     assert f"error: {jobs} did not finish; resume with: resnet-train -m resume=s" in err
+
+
+def test_a_stopped_sweep_launches_no_further_batch(train, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("as asked")
+
+    batches = []
+    launch = SerialLauncher.launch
+    monkeypatch.setattr("resnet_cli.sweeps.job.train", fail)
+    monkeypatch.setattr(SerialLauncher, "launch", lambda *given, **named: batches.append(1) or launch(*given, **named))
+    options = ["hydra.sweeper.max_batch_size=1", "sweep.stop_on_failure=true", "hydra.sweep.dir=s"]
+    status, out, err = train("-m", "seed=0,1,2", *tiny(*options))
+    assert (status, len(batches)) == (1, 1)
+    assert "2 of 3 jobs have not started" in out
+    assert "error: 3 of 3 jobs did not finish" in err
 
 
 def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):

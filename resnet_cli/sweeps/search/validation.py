@@ -40,8 +40,8 @@ def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
         with open_study(config.hydra) as study:
             if study.count_started() and not SweepDir(config.hydra.sweep.dir).record.exists():
                 raise InputError(
-                    f"hydra.sweeper.study_name={options['study_name']}: the storage has a search of this name of "
-                    "another sweep; -m resume=SWEEP continues that one, another name starts a new search"
+                    f"hydra.sweeper.study_name={options['study_name']}: another sweep has a search of this name "
+                    "in the storage; -m resume=SWEEP continues it, another name starts a new one"
                 )
             study.require_same_search(space, options["direction"])
     return list(space.examples())

@@ -192,7 +192,7 @@ def test_a_search_of_another_sweep_in_the_same_storage_is_named(train, tmp_path,
     assert train(*SEARCH, *SPACE[:1], f"{N}=1", shared)[0] == 0
     other = [word.replace("dir=s", "dir=t") for word in SEARCH]
     status, _, err = train(*other, *SPACE[:1], f"{N}=2", shared)
-    assert (status, "error: hydra.sweeper.study_name=search: the storage has a search" in err) == (2, True)
+    assert (status, "error: hydra.sweeper.study_name=search: another sweep has a search" in err) == (2, True)
     assert not (tmp_path / "t").exists()
     assert train(*other, *SPACE[:1], f"{N}=1", shared, "hydra.sweeper.study_name=second")[0] == 0
     assert train("-m", "resume=s", f"{N}=2")[0] == 0

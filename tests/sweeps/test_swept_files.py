@@ -40,3 +40,6 @@ def test_experiments_without_sweeps_are_swept_and_a_sweep_of_ones_own_is_obeyed(
     status, out, _ = train("-m", *tiny("experiment=folder", "seed=0", "trainer.epochs=1"))
     assert status == 0
     assert [path.name for path in (tmp_path / "elsewhere").iterdir() if path.is_dir()]
+    status, out, _ = train("-m", *tiny("experiment=folder", "seed=0", "trainer.epochs=1"))
+    assert (status, out.count("already finished")) == (0, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "elsewhere", "multirun"]

@@ -23,7 +23,7 @@ from resnet_cli.runs.weight_files import checkpoint_weights
 from resnet_cli.session import build
 from resnet_cli.session.load import data_sizes, resolve_checkpoint
 from resnet_cli.session.paths import located_settings, recorded_paths, require_recorded_data
-from resnet_cli.session.stored_code import find_stored_modules
+from resnet_cli.session.stored_code import find_stored_modules, warn_of_changed_modules
 from resnet_cli.session.trusted_kinds import check_node
 from resnet_cli.training.averaging import load_averages
 from resnet_cli.training.backend import Backend
@@ -184,6 +184,8 @@ def open_trained(
     if trust:
         find_stored_modules(run, settings)
     check_node("model", settings.get("model"), trust=trust, named=named)
+    if trust:
+        warn_of_changed_modules(run, settings)
     in_size, num_classes = data_sizes(payload, file)
     weights = checkpoint_weights(payload, file)
     model = build.model(settings["model"] or {}, in_size=in_size, num_classes=num_classes, seed=0)

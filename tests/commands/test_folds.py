@@ -123,6 +123,13 @@ def test_wrong_input(sweep, capsys, arguments, problems, flag):
     assert not (sweep / "eval").exists()
 
 
+@pytest.mark.parametrize("flag", ["--label-errors", "--out-of-fold"])
+def test_files_do_not_go_into_a_run_folder_itself(sweep, capsys, flag):
+    folder = next(sweep.glob("fold=0*"))
+    assert run(["sweep", flag, "--out", str(folder)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --out={folder}: is a run folder")
+
+
 def test_a_sweep_without_the_flag_is_told_of_it(sweep, capsys):
     assert run(["sweep"]) == 2
     assert "--out-of-fold for a sweep over folds" in capsys.readouterr().err

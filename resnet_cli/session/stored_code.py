@@ -60,7 +60,7 @@ def find_stored_modules(run: RunDir | None, settings: Mapping[str, Any]) -> None
 def warn_of_changed_modules(run: RunDir | None, settings: Mapping[str, Any]) -> None:
     """Warn if modules of a config's own classes are not those that the run was trained with, such as edited files."""
     found = [] if run is None else read_code(run)
-    if not found:
+    if run is None or not found:
         return
     digests = _digests_of_modules(found[-1][1])
     tops = dict.fromkeys(override.partition("=")[2].partition(".")[0] for override in own_class_overrides(settings))
@@ -70,7 +70,7 @@ def warn_of_changed_modules(run: RunDir | None, settings: Mapping[str, Any]) -> 
         if changed:
             logger.warning(
                 "%s: %s: not the code that the run was trained with, which is in %s",
-                found[0][0].parent, ", ".join(str(root / name) for name in changed), found[0][0],
+                run.path, ", ".join(str(root / name) for name in changed), run.code,
             )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def _latest_modules(run: RunDir) -> Path:
     """Return the folder with a run's modules as they were when it was last started or resumed."""
     found = read_code(run)
     digests = _digests_of_modules(found[-1][1]) if found else {}
-    for folder, _ in reversed(found):
+    for folder, _ in found[::-1]:
         if all(_digest(folder / MODULES / name) == digest for name, digest in digests.items()):
             return folder / MODULES
     if found:  # of a version that kept only what had changed, or left out for its size

@@ -51,7 +51,7 @@ def find_rejection(options: argparse.Namespace, trained: "TrainedRun", classifie
     from resnet_cli.runs.lock import exclusive
 
     found = rejection.find_rejection(trained, classifier, options.reject, options.reject_by or "energy")
-    if trained.run is not None and trained.record.get("reject") != found.record():
+    if trained.run is not None and not trained.is_within_epoch and trained.record.get("reject") != found.record():
         # The record is optional here: another process may hold the folder, or the disk may be read-only.
         with suppress(InputError, MachineError), exclusive(trained.run.path):
             trained.run.add_to_record(reject=found.record())
@@ -71,7 +71,8 @@ def find_temperature(options: argparse.Namespace, trained: "TrainedRun") -> floa
 
     value = stored_temperature(trained)
     if value is None:
-        epoch = f" for epoch {trained.epoch}" if trained.record.get("temperature") else ""
+        of = f"the middle of epoch {trained.epoch + 1}" if trained.is_within_epoch else f"epoch {trained.epoch}"
+        epoch = f" for {of}" if trained.record.get("temperature") else ""
         raise InputError(f"--calibrated: the run has no temperature{epoch}; resnet-eval RUN --calibrate fits one")
     other = describe_other_images(trained, trained.record["temperature"])
     if other is not None:

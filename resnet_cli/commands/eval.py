@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from resnet_cli.commands.companions import add_run_options, parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
-from resnet_cli.commands.flags import Parser, exit_status
+from resnet_cli.commands.flags import Parser, exit_status, output_folder
 from resnet_cli.commands.folds import add_fold_options, print_label_errors, print_out_of_fold
 from resnet_cli.commands.other_data import add_data_option, compose_other_data, folder_name, folder_name_of_average
 from resnet_cli.commands.terminal import print_output
@@ -206,13 +206,10 @@ def _folder(runs: Sequence["TrainedRun"], options: argparse.Namespace) -> Path:
     """Return the folder that the files of the evaluation go into, by default in that of the first run.
 
     Raises:
-        InputError: The checkpoint is in no run folder and --out is not given, or --out is a file.
+        InputError: The checkpoint is in no run folder and --out is not given, or cannot be used.
     """
     if options.out is not None:
-        folder = expand_home(options.out, "--out")
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--out={folder}: is a file; the files of an evaluation go into a folder")
-        return folder
+        return output_folder(options.out)
     trained = runs[0]
     if trained.run is None:
         raise InputError(f"{trained.file}: not in a run folder; give --out DIR")

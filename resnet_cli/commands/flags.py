@@ -10,6 +10,7 @@ from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.errors import print_error
+from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import StopSignals
 
 UNKNOWN = "unrecognized arguments: "
@@ -47,6 +48,20 @@ def output_path(text: str) -> Path:
     if not path.parent.is_dir() or path.is_dir():
         raise InputError(f"--out={path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}")
     return path
+
+
+def output_folder(text: str) -> Path:
+    """Return the path of the folder that files of an evaluation go into, with `~` expanded.
+
+    Raises:
+        InputError: The path is a file, or a run folder, which has files of its own with such names.
+    """
+    folder = expand_home(text, "--out")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out={folder}: is a file; the files of an evaluation go into a folder")
+    if RunDir(folder).config.is_file():
+        raise InputError(f"--out={folder}: is a run folder, which has files of its own; name a folder in it")
+    return folder
 
 
 def exit_status(

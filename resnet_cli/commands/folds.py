@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnet_cli.commands.flags import output_folder
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
@@ -86,12 +87,9 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
     if not sweep.is_dir():
         problem = "not a folder" if sweep.exists() else f"no such folder{similar_file(sweep)}"
         problems.append(f"{options.run}: {problem}")
-    folder = None if options.out is None else expand_home(options.out, "--out")
-    if folder is not None and folder.exists() and not folder.is_dir():
-        problems.append(f"--out={folder}: is a file; the files go into a folder")
     if problems:
         raise InputError(*problems)
-    return sweep, folder
+    return sweep, None if options.out is None else output_folder(options.out)
 
 
 def _rows(report: "LabelReport") -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,9 @@ Overrides = dict[str, str]  # values as typed, by key without `data.`
 
 # Keys that apply to the run's own images only: for other images they have these values, unless --data sets them.
 OWN_SPLIT = {"splits": None, "train_size": None, "folds": None, "fold": 0, "group": None, "label_noise": 0.0}
+
+
+PLACES = ("root", "file", "shards", "name")  # keys whose values say where images are
 
 
 def parse_override(text: str) -> tuple[str, str]:
@@ -86,10 +90,11 @@ def at_present_place(trained: "TrainedRun", run: str, given: Sequence[tuple[str,
 
 
 def folder_name(split: str, overrides: Overrides) -> str:
-    """Return the name of the folder of an evaluation: `all-photos-1a2b3c`."""
-    place = next((overrides[key] for key in ("root", "file", "shards", "name", "data") if key in overrides), "")
+    """Return the name of the folder of an evaluation: `all-photos-1a2b3c`; equal paths elsewhere give another one."""
+    place = next((overrides[key] for key in (*PLACES, "data") if key in overrides), "")
     slug = _slug(place.rstrip("/").rsplit("/", 1)[-1])
-    return "-".join(part for part in (split, slug, _digest(sorted(overrides.items()))) if part)
+    images = sorted((key, _absolute(value) if key in PLACES else value) for key, value in overrides.items())
+    return "-".join(part for part in (split, slug, _digest(images)) if part)
 
 
 def folder_name_of_average(split: str, average: str, checkpoints: Sequence[Path]) -> str:
@@ -103,6 +108,12 @@ def folder_name_of_average(split: str, average: str, checkpoints: Sequence[Path]
     files = [file.resolve() for file in checkpoints]
     names = [file.parents[1].name if file.parent.name == "checkpoints" else file.stem for file in files]
     return f"{split}-average-{average}-{_slug('-'.join(names))}-{_digest([str(file) for file in files])}"
+
+
+def _absolute(value: str) -> str:
+    """Return the absolute path of a file or folder; a value that is neither is returned as it is."""
+    path = os.path.expanduser(value)  # noqa: PTH111  unlike Path's, these accept any text
+    return os.path.realpath(path) if os.path.exists(path) else value  # noqa: PTH110
 
 
 def _slug(text: str) -> str:

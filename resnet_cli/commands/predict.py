@@ -95,8 +95,11 @@ def _predict(options: argparse.Namespace) -> None:
     if not given.exists():
         raise InputError(f"{options.run}: no such run folder{similar_file(given)}", *problems)
     run = next((name for name in options.images if _is_run(name)), None)
-    if run is not None and given.suffix != ".pt" and not _is_run(options.run):
-        raise InputError(f"{options.run}: not a run folder; the run comes first: resnet-predict {run} IMAGES")
+    if run is not None and given.suffix != ".pt":
+        if not _is_run(options.run):
+            raise InputError(f"{options.run}: not a run folder; the run comes first: resnet-predict {run} IMAGES")
+        if RunDir(expand_home(run)).record.is_file():  # else it may be a folder of images with a config.yaml
+            raise InputError(f"{run}: a run folder, which has no images to classify; resnet-predict takes one run")
     if problems and (options.strict or images.count() == 0):
         raise InputError(*problems)
     from resnet_cli.inference.classifier import Classifier  # imports torch

@@ -120,9 +120,9 @@ def format_temperature(found: Mapping[str, Any]) -> list[str]:
 
 
 def stored_temperature(run: TrainedRun) -> float | None:
-    """Return the temperature in the run's record, if it was fitted for the epoch of the open checkpoint."""
+    """Return the temperature in the run's record, if it was fitted for the weights of the open checkpoint."""
     found = run.record.get("temperature")
-    if not isinstance(found, Mapping) or found.get("epoch") != run.epoch:
+    if not isinstance(found, Mapping) or found.get("epoch") != run.epoch or run.is_within_epoch:
         return None
     value = found.get("value")
     return value if isinstance(value, float) and 1 / LARGEST <= value <= LARGEST else None

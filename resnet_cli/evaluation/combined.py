@@ -27,6 +27,7 @@ from resnet_cli.evaluation.members import (
     require_distinct,
     require_same_architecture,
     require_same_classes,
+    warn_of_other_preparation,
     warn_of_separate_starts,
 )
 from resnet_cli.runs.weight_files import state_tensors
@@ -111,7 +112,8 @@ def open_combined(
     if average == "probabilities":
         return CombinedRuns(members, average, split, members[0].run, tuple(compare_splits(members, split, average)))
     require_same_architecture(members)
-    notes = (*warn_of_separate_starts(members), *compare_splits(members, split, average))
+    warnings = [*warn_of_separate_starts(members), *warn_of_other_preparation(members)]
+    notes = (*warnings, *compare_splits(members, split, average))
     return CombinedRuns(members, average, split, average_weights(members, members[0].run.loaders()), notes)
 
 

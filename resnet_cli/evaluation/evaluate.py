@@ -112,6 +112,10 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
         raise InputError(
             f"--calibrate: {run.file} is not in a run folder, so there is no run.json to store the temperature in"
         )
+    if options.calibrate and run.is_within_epoch:
+        raise InputError(
+            f"--calibrate: {run.file} was saved within an epoch; run.json keeps a temperature for the end of one"
+        )
     images = _images(run, options)
     outputs = collect_outputs(run, images, tta=options.tta)
     if images.own is not None and run.was_compiled:

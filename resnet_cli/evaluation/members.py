@@ -12,6 +12,7 @@ from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.images import Split
+from resnet_cli.inference.classifier import Classifier
 from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.session import build
 from resnet_cli.session.run_data import SplitChange, split_change
@@ -24,6 +25,7 @@ Average = Literal["weights", "probabilities"]
 NOT_ARCHITECTURE = (
     "dropout", "spatial_dropout", "stochastic_depth", "drop_connect", "init", "weights", "pretrained",
 )  # fmt: skip
+LARGEST_SHIFT = 0.02  # difference of normalisation, relative to the standard deviation, up to which it is not reported
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,26 @@ def warn_of_separate_starts(members: Sequence[Member]) -> list[str]:
         f"{' and '.join(list(scratch.values())[:2])} started from different weights: averaged runs usually share "
         "their initial weights, for example by init_from=RUN or model.weights=DEFAULT"
     ]
+
+
+def warn_of_other_preparation(members: Sequence[Member]) -> list[str]:
+    """Return a line for each run that was trained on images prepared otherwise than the first run's, which are used."""
+    first, lines = members[0], []
+    own = Classifier(first.run).preprocessing
+    for other in members[1:]:
+        theirs = Classifier(other.run).preprocessing
+        mine, others = ({**vars(one.decoding), "eval_crop": one.eval_crop} for one in (own, theirs))
+        differ = [f"data.{name}".replace("value_", "") for name, value in mine.items() if value != others[name]]
+        shifts = [abs(a - b) / s for a, b, s in zip(own.mean, theirs.mean, own.std, strict=True)]
+        scales = [abs(a / b - 1) for a, b in zip(own.std, theirs.std, strict=True)]
+        if max(*shifts, *scales) > LARGEST_SHIFT:
+            differ.append("mean and standard deviation")
+        if differ:
+            lines.append(
+                f"{other.name}: was trained on images prepared otherwise than those of {first.name}, on which the "
+                f"average is evaluated: {', '.join(differ)}"
+            )
+    return lines
 
 
 def _architecture_difference(first: TrainedRun, other: TrainedRun) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnet_cli.config.counts import counted
+from resnet_cli.config.run_config import SEED_PARTS
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.evaluation.bootstrap import RESAMPLES
 from resnet_cli.evaluation.collect import Outputs
@@ -28,12 +29,19 @@ from resnet_cli.files import write_atomically
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.plots.contact_sheet import draw_contact_sheet, one_line
 from resnet_cli.plots.samples import to_pixels
+from resnet_cli.report.keys import varying_columns
 from resnet_cli.report.runs import read_runs
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.session.trained import open_trained
 
 MOST_SHOWN = 48  # images of the contact sheet
 OUT_OF_FOLD = "out_of_fold"  # folder of the files
+OF_A_FOLD = {
+    "data.fold",
+    "data.split_seed",
+    "seed",
+    *(f"seed_{part}" for part in SEED_PARTS),
+}  # in which runs may differ
 
 logger = logging.getLogger("resnet_cli")
 
@@ -93,6 +101,9 @@ def open_members(sweep: Path, *, device: str | None = None, trust: bool = False)
     if without:
         train = "resnet-train -m data.folds=5 data.fold=0,1,2,3,4"
         raise InputError(f"{sweep}: {without[0]} has no data.folds; this takes a sweep over folds: {train}")
+    varying = [column.name for column in varying_columns(runs, OF_A_FOLD)]
+    if varying:
+        logger.warning("the runs differ in %s; the result is of all of them together", ", ".join(varying))
     return [Member(run.display_path, open_trained(str(run.folder), device=device, trust=trust)) for run in runs]
 
 

@@ -115,7 +115,11 @@ def stored_rejection(run: TrainedRun) -> Rejection | None:
     numbers = ("threshold", "rate", "samples", "epoch", "temperature")
     if not isinstance(found, Mapping) or found.get("method") not in get_args(Method):
         return None
-    if not all(type(found.get(name)) in (int, float) for name in numbers) or found["epoch"] != run.epoch:
+    if (
+        not all(type(found.get(name)) in (int, float) for name in numbers)
+        or found["epoch"] != run.epoch
+        or run.is_within_epoch
+    ):
         return None
     return Rejection(
         **{name: found[name] for name in ("method", *numbers)}, has_label_sets=run.has_label_sets,

@@ -219,7 +219,11 @@ def write_code(run: RunDir, snapshot: Snapshot, *, resumed: bool) -> None:
     files = dict(snapshot.files)
     if resumed:
         known = {name: digest for _, other in former for name, digest in other["files"].items()}
-        files = {name: content for name, content in files.items() if known.get(name) != index["files"][name]}
+        changed = {name for name, digest in index["files"].items() if known.get(name) != digest}
+        modules = {name for name in files if name.startswith(f"{MODULES}/")}
+        if changed & modules:
+            changed |= modules  # so that all can be imported from one folder
+        files = {name: content for name, content in files.items() if name in changed}
         for name in _files_over_limit(files, free=MAX_BYTES - _size(run.code)):
             index["left_out"].append(f"{name} ({len(files.pop(name)):,} bytes)")
     if any(path.is_symlink() for path in (run.code, folder)):

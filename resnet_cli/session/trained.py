@@ -23,7 +23,7 @@ from resnet_cli.runs.weight_files import checkpoint_weights
 from resnet_cli.session import build
 from resnet_cli.session.load import data_sizes, resolve_checkpoint
 from resnet_cli.session.paths import located_settings, recorded_paths, require_recorded_data
-from resnet_cli.session.stored_code import find_stored_modules
+from resnet_cli.session.stored_code import find_stored_modules, warn_of_changed_modules
 from resnet_cli.session.trusted_kinds import check_node
 from resnet_cli.training.averaging import load_averages
 from resnet_cli.training.backend import Backend
@@ -46,6 +46,7 @@ class TrainedRun:
             channel, of images in the range 0 to 1), and `labels` if images have several.
         backend: Device, precision and memory format in which the run evaluates.
         epoch: Epochs that the weights were trained for.
+        is_within_epoch: The checkpoint was saved before the end of the following epoch, after some of its batches.
         thresholds: Probability of each class above which an image with several labels has it; None if not chosen.
         trust: The stored config may name any class.
         named: Classes from elsewhere that are allowed, by key.
@@ -59,6 +60,7 @@ class TrainedRun:
     data: Mapping[str, Any]
     backend: Backend
     epoch: int
+    is_within_epoch: bool = False
     thresholds: list[float] | None
     trust: bool
     named: Mapping[str, str]
@@ -184,6 +186,8 @@ def open_trained(
     if trust:
         find_stored_modules(run, settings)
     check_node("model", settings.get("model"), trust=trust, named=named)
+    if trust:
+        warn_of_changed_modules(run, settings)
     in_size, num_classes = data_sizes(payload, file)
     weights = checkpoint_weights(payload, file)
     model = build.model(settings["model"] or {}, in_size=in_size, num_classes=num_classes, seed=0)
@@ -195,10 +199,12 @@ def open_trained(
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: its weights do not fit its config: {str(error).splitlines()[-1].strip()}") from error
     backend = _backend(settings.get("trainer"), device, precision)
-    thresholds = payload["state"].get("thresholds")
+    state = payload["state"]
+    thresholds = state.get("thresholds")
     return TrainedRun(
         file=file, run=run, settings=settings, model=backend.prepare_model(model).eval(), data=payload["data"],
-        backend=backend, epoch=int(payload["state"].get("epoch") or 0), trust=trust, named=named,
+        backend=backend, epoch=int(state.get("epoch") or 0), is_within_epoch=bool(state.get("batches")),
+        trust=trust, named=named,
         thresholds=thresholds if _are_numbers(thresholds, num_classes) else None,
     )  # fmt: skip
 

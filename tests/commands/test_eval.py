@@ -326,6 +326,26 @@ def test_checkpoint_without_a_run_folder_needs_a_place(evaluated, place, capsys)
     assert (place / "figures/metrics.json").is_file()
 
 
+def test_folders_of_one_name_in_two_places_have_an_evaluation_each(evaluated, place, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(place / "photos", tmp_path / "elsewhere/other")
+    shutil.copytree(place / "photos", place / "other")
+    assert evaluated("--data", "root=other")[0] == 0
+    assert evaluated("--data", f"root={place / 'other'}")[0] == 0
+    assert len([*(place / "run/eval").iterdir()]) == 1
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluated("--data", "root=other", path=str(place / "run"))[0] == 0
+    assert len([*(place / "run/eval").glob("all-other-*")]) == 2
+
+
+def test_files_do_not_go_into_a_run_folder_itself(evaluated, place):
+    before = (place / "run/curves.png").read_bytes()
+    status, _, err = evaluated("--out", "run")
+    line = "error: --out=run: is a run folder, which has files of its own; name a folder in it\n"
+    assert (status, err) == (2, line)
+    assert (place / "run/curves.png").read_bytes() == before
+
+
 def test_diverged_run_is_refused_and_unfinished_one_warned_of(evaluated, place, caplog):
     record = record_of(place / "run")
     file = place / "run/run.json"

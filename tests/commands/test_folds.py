@@ -91,6 +91,20 @@ def test_an_image_that_several_runs_left_out_counts_once(sweep, capsys):
     assert "note: 48 images are in no finished run's validation part" in capsys.readouterr().err
 
 
+def test_runs_that_differ_in_more_than_the_fold_are_reported(sweep, capsys, caplog):
+    folder = next(sweep.glob("fold=0*"))
+    config = (folder / "config.yaml").read_text().replace("\nseed: 0", "\nseed: 1")
+    shutil.copytree(folder, folder.with_name("again"))
+    (folder.with_name("again") / "config.yaml").write_text(config)
+    out_of_fold.open_members(sweep)
+    assert caplog.messages == []
+    changed = config.replace("\n  lr: 0.1", "\n  lr: 0.05")
+    assert changed != config
+    (folder.with_name("again") / "config.yaml").write_text(changed)
+    out_of_fold.open_members(sweep)
+    assert caplog.messages == ["the runs differ in optimizer.lr; the result is of all of them together"]
+
+
 def test_all_images_count_where_training_validated_on_some(tmp_path, monkeypatch, capsys):
     from resnet_cli.commands.train.main import run as train
 
@@ -121,6 +135,13 @@ def test_wrong_input(sweep, capsys, arguments, problems, flag):
     for line, words in zip(err.splitlines(), problems, strict=True):
         assert line.startswith(f"error: {words}")
     assert not (sweep / "eval").exists()
+
+
+@pytest.mark.parametrize("flag", ["--label-errors", "--out-of-fold"])
+def test_files_do_not_go_into_a_run_folder_itself(sweep, capsys, flag):
+    folder = next(sweep.glob("fold=0*"))
+    assert run(["sweep", flag, "--out", str(folder)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --out={folder}: is a run folder")
 
 
 def test_a_sweep_without_the_flag_is_told_of_it(sweep, capsys):

@@ -309,6 +309,14 @@ def test_a_folder_that_is_no_run_is_refused(place, capsys):
     assert capsys.readouterr().err == "error: photos: not a run folder (it has no config.yaml)\n"
 
 
+def test_pictures_of_a_second_run_are_not_classified(predicted, place):
+    status, out, err = predicted("run", "photos")
+    line = "error: run: a run folder, which has no images to classify; resnet-predict takes one run\n"
+    assert (status, out, err) == (2, "", line)
+    (place / "photos/config.yaml").write_text("")
+    assert predicted("photos/circle", "photos")[0] == 0
+
+
 def test_a_temperature_of_another_checkpoint_is_refused(predicted, place):
     record = json.loads((place / "run/run.json").read_text())
     (place / "run/run.json").write_text(json.dumps({**record, "temperature": {"value": 2.5, "epoch": 77}}))

@@ -13,6 +13,8 @@ from resnet_cli import load_run
 from resnet_cli.commands import eval as evaluation
 from resnet_cli.commands import predict
 from resnet_cli.commands.companions import find_temperature
+from resnet_cli.inference.rejection import stored_rejection
+from resnet_cli.runs import checkpoints
 from resnet_cli.runs.reading import read_run
 from resnet_cli.runs.summary import summarise
 from resnet_cli.session.trained import open_trained
@@ -175,3 +177,23 @@ def test_calibration_of_a_checkpoint_without_a_run_folder_is_refused(evaluated, 
     status, _, err = evaluated(str(tmp_path / "alone.pt"), "--calibrate", "--out", str(tmp_path / "out"))
     assert status == 2
     assert "is not in a run folder" in err
+
+
+def test_a_checkpoint_within_an_epoch_shares_no_temperature_or_threshold_with_the_end_of_the_former_one(
+    evaluated, place, capsys
+):
+    last = place / "run/checkpoints/last.pt"
+    stored = checkpoints.load(last)
+    checkpoints.save(last, {**stored, "state": {**stored["state"], "batches": 1}})
+    assert open_trained("run").epoch == open_trained("run", checkpoint="last").epoch
+    status, _, err = evaluated("run", "--calibrate", "--checkpoint", "last")
+    assert (status, "last.pt was saved within an epoch" in err) == (2, True)
+    assert evaluated("run", "--calibrate")[0] == 0
+    assert predict.run(["run", "photos", "--calibrated", "--checkpoint", "last"]) == 2
+    assert "the run has no temperature for the middle of epoch 3" in capsys.readouterr().err
+    assert predict.run(["run", "photos", "--reject", "20%", "--checkpoint", "last"]) == 0
+    assert "reject" not in record_of(place / "run")
+    assert predict.run(["run", "photos", "--reject", "20%"]) == 0
+    assert record_of(place / "run")["reject"]["epoch"] == 2
+    assert stored_rejection(open_trained("run")) is not None
+    assert stored_rejection(open_trained("run", checkpoint="last")) is None

@@ -163,6 +163,16 @@ def test_runs_that_did_not_begin_alike_are_told(members):
     assert members_of.warn_of_separate_starts(members("seed0", "tuned", "held out otherwise")) == []
 
 
+def test_weights_that_were_trained_on_images_prepared_otherwise_are_said(members):
+    found = members("seed0", "seed1")
+    assert members_of.warn_of_other_preparation(found) == []
+    found[1].run.settings["data"]["eval_crop"] = 0.8
+    found[1].run.data["mean"] = [value + 0.1 for value in found[1].run.data["mean"]]
+    (line,) = members_of.warn_of_other_preparation(found)
+    assert line.startswith("seed1: was trained on images prepared otherwise than those of seed0")
+    assert line.endswith("is evaluated: data.eval_crop, mean and standard deviation")
+
+
 @pytest.mark.slow
 def test_images_that_a_run_was_trained_on_give_no_figures(members):
     found = members("seed0", "held out otherwise")

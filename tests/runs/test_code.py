@@ -170,6 +170,15 @@ def test_a_resumed_run_adds_what_differs(run, caplog):
     assert (run.code / "b").read_text() == "1"
 
 
+def test_a_resumed_run_keeps_all_modules_if_one_differs(run):
+    former = {"a": "1", "modules/x.py": "1", "modules/y.py": "1"}
+    write_code(run, snapshot(**former), resumed=False)
+    write_code(run, snapshot(**{**former, "a": "2"}), resumed=True)
+    assert names(run.code / "resume-1") == ["a", "code.json"]
+    write_code(run, snapshot(**{**former, "modules/y.py": "2"}), resumed=True)
+    assert names(run.code / "resume-2") == ["a", "code.json", "modules/x.py", "modules/y.py"]
+
+
 def test_another_place_of_the_repository_is_no_difference(run):
     write_code(run, snapshot(a="1"), resumed=False)
     moved = snapshot(a="1")

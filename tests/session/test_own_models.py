@@ -1,5 +1,7 @@
 """Runs with a model of the user's own that keeps data besides tensors: opened, continued, taken as a start."""
 
+import hashlib
+import json
 import shutil
 import sys
 
@@ -50,6 +52,14 @@ def run(train, tmp_path, monkeypatch):
     forget()
 
 
+@pytest.fixture
+def warnings(monkeypatch):
+    """The warnings about code; not by `caplog`, since Hydra configures logging for each job."""
+    lines = []
+    monkeypatch.setattr(stored_code.logger, "warning", lambda text, *values: lines.append(text % values))
+    return lines
+
+
 def forget():
     sys.modules.pop("ownextranets", None)
     signatures.forget_signatures()
@@ -91,3 +101,48 @@ def test_its_weights_are_averaged(run):
     averaged = average_weights(members, opened.loaders())
     assert averaged.model.steps == opened.model.steps
     assert torch.equal(averaged.model.head.weight, opened.model.head.weight)
+
+
+def test_a_changed_module_in_the_working_folder_is_reported(run, tmp_path, warnings):
+    changed = tmp_path / "ownextranets.py"
+    changed.write_text(NET.replace("1 + 1 /", "2 + 1 /"))
+    open_trained(str(run), trust=True)
+    assert warnings == [f"{run}: {changed}: not the code that the run was trained with, which is in {run / 'code'}"]
+
+
+def test_a_run_that_was_resumed_with_other_code_is_opened_with_that_code(run, train, tmp_path):
+    changed = tmp_path / "ownextranets.py"
+    changed.write_text(NET.replace("1 + 1 /", "2 + 1 /"))
+    assert train(f"resume={run}", "trainer.epochs=3", "trust=true")[0] == 0
+    changed.unlink()
+    forget()
+    opened = open_trained(str(run), trust=True)
+    assert sys.modules["ownextranets"].__file__ == str(run / "code/resume-1/modules/ownextranets.py")
+    loader = opened.loaders().test
+    right = [opened.model(images).argmax(1) == labels for images, labels in loader]
+    recorded = json.loads((run / "run.json").read_text())["test"]["accuracy"]
+    assert 100 * torch.cat(right).double().mean().item() == pytest.approx(recorded)
+
+
+def test_runs_with_the_same_code_are_opened_together(run, tmp_path):
+    shutil.copytree(run, tmp_path / "b")
+    open_trained(str(run), trust=True)
+    open_trained(str(tmp_path / "b"), trust=True)
+    shutil.copytree(run, tmp_path / "c")
+    module = tmp_path / "c/code/modules/ownextranets.py"
+    module.write_text(module.read_text() + "# changed\n")
+    with pytest.raises(InputError, match=r"this process has ownextranets from .*there/a/code/modules; give .*/c a"):
+        open_trained(str(tmp_path / "c"), trust=True)
+
+
+def test_modules_that_lie_in_several_folders_are_those_of_the_start(run, warnings):
+    """Versions up to 0.2.0 kept only the modules that had changed."""
+    index = json.loads((run / "code/code.json").read_text())
+    (run / "code/resume-1/modules").mkdir(parents=True)
+    (run / "code/resume-1/modules/other.py").write_text("")
+    index["files"]["modules/other.py"] = hashlib.sha256(b"").hexdigest()
+    (run / "code/resume-1/code.json").write_text(json.dumps(index))
+    open_trained(str(run), trust=True)
+    assert sys.modules["ownextranets"].__file__ == str(run / "code/modules/ownextranets.py")
+    line = f"{run / 'code'}: no folder has all of the code that the run was resumed with; using that of its start"
+    assert warnings == [line]

@@ -19,8 +19,6 @@ Overrides = dict[str, str]  # values as typed, by key without `data.`
 
 # Keys that apply to the run's own images only: for other images they have these values, unless --data sets them.
 OWN_SPLIT = {"splits": None, "train_size": None, "folds": None, "fold": 0, "group": None, "label_noise": 0.0}
-
-
 PLACES = ("root", "file", "shards", "name")  # keys whose values say where images are
 
 

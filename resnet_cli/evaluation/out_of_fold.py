@@ -36,12 +36,7 @@ from resnet_cli.session.trained import open_trained
 
 MOST_SHOWN = 48  # images of the contact sheet
 OUT_OF_FOLD = "out_of_fold"  # folder of the files
-OF_A_FOLD = {
-    "data.fold",
-    "data.split_seed",
-    "seed",
-    *(f"seed_{part}" for part in SEED_PARTS),
-}  # in which runs may differ
+OF_A_FOLD = {"data.fold", "data.split_seed", "seed", *(f"seed_{part}" for part in SEED_PARTS)}  # keys of such runs
 
 logger = logging.getLogger("resnet_cli")
 

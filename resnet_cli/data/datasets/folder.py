@@ -17,6 +17,7 @@ import torch
 from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import Between, NotEmpty, PathText
+from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.layout import (
     EXPECTED,
@@ -127,10 +128,20 @@ def _scan_splits(base: Path, layout: Layout) -> tuple[dict[str, FilesByClass], d
         report.problems.append(f"{folders['train']} has 1 class ({only!r}): a classifier needs at least 2{advice}")
     for name in ("test", "val"):
         if splits["train"] and name in splits:
+            splits[name] = _in_forms_of(splits["train"], splits[name])
             _compare_with_train(name, folders, splits, report)
     for line in report.lines():
         log.warning("%s", line)
     return splits, {name: f"{folder.name}/" if folder != base else "all folders" for name, folder in folders.items()}
+
+
+def _in_forms_of(train: FilesByClass, split: FilesByClass) -> FilesByClass:
+    """Return the classes of a split, those whose names differ from train's in their Unicode form alone under these."""
+    forms = match_unicode_forms(split, train)
+    found: FilesByClass = {}
+    for name, files in split.items():
+        found.setdefault(forms.get(name, name), []).extend(files)
+    return found
 
 
 def _compare_with_train(

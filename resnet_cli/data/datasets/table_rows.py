@@ -14,6 +14,7 @@ from torch import Tensor
 
 from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, similar_file
+from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.label_checks import refuse_measurements
 from resnet_cli.data.datasets.layout import USUAL_SPLIT_NAMES, format_names
 from resnet_cli.data.datasets.problems import MAX_PROBLEMS, raise_problems
@@ -73,6 +74,8 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
         cells = [cell.strip() for cell in table.columns[columns.label]]
         raise_problems(_find_repeated(table, names, cells, splits))
         trained = [cell for cell, split in zip(cells, splits, strict=True) if split == "train"]
+        forms = match_unicode_forms(set(cells), set(trained))
+        cells = [forms.get(cell, cell) for cell in cells]
         refuse_measurements(f"{table.path}: column {columns.label!r}", set(trained), len(trained))
         class_names = _find_classes(table, cells, splits)
         numbers = {name: number for number, name in enumerate(class_names)}

@@ -283,9 +283,10 @@ def test_classes_that_a_split_lacks_are_said(table, caplog):
     assert caplog.messages[-1].endswith("labels.csv: the test split has no image of 'b'")
 
 
+@pytest.mark.parametrize("folder", ["images", "set/images"])
 @pytest.mark.parametrize("prefix", ["", "images/"])
-def test_an_archive_holds_the_files(tmp_path, prefix):
-    put(tmp_path / "in" / "images", *(f"{i}.png" for i in range(4)))
+def test_an_archive_holds_the_files(tmp_path, folder, prefix):
+    put(tmp_path / "in" / folder, *(f"{i}.png" for i in range(4)))
     archive = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
     (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{prefix}{i}.png,{i % 2}\n" for i in range(4)))
     data = csv(file=str(tmp_path / "labels.csv"), root=archive, cache=str(tmp_path / "cache"), test_fraction=0.5)

@@ -12,7 +12,7 @@ from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.array_files import NamedArray
-from resnet_cli.data.datasets.label_checks import MAX_CLASSES, refuse_measurements
+from resnet_cli.data.datasets.label_checks import MAX_CLASSES, refuse_measurements, warn_missing
 from resnet_cli.data.datasets.layout import format_names
 from resnet_cli.errors import InputError
 
@@ -43,6 +43,7 @@ def to_labels(
             _refuse_negative(arrays[split], found)
     known: Array = np.unique(values["train"])
     refuse_measurements(str(arrays["train"]), known.tolist(), len(values["train"]))
+    warn_missing(str(arrays["train"]), known.tolist())
     if class_names is not None:
         names = tuple(map(str, class_names))
         _refuse_repeated(names)

@@ -15,7 +15,7 @@ from torch import Tensor
 from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, similar_file
 from resnet_cli.config.unicode_forms import match_unicode_forms
-from resnet_cli.data.datasets.label_checks import refuse_measurements
+from resnet_cli.data.datasets.label_checks import refuse_measurements, warn_missing
 from resnet_cli.data.datasets.layout import USUAL_SPLIT_NAMES, format_names
 from resnet_cli.data.datasets.problems import MAX_PROBLEMS, raise_problems
 from resnet_cli.data.datasets.samples import Samples
@@ -76,14 +76,16 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
         trained = [cell for cell, split in zip(cells, splits, strict=True) if split == "train"]
         forms = match_unicode_forms(set(cells), set(trained))
         cells = [forms.get(cell, cell) for cell in cells]
-        refuse_measurements(f"{table.path}: column {columns.label!r}", set(trained), len(trained))
+        where = f"{table.path}: column {columns.label!r}"
+        refuse_measurements(where, set(trained), len(trained))
+        warn_missing(where, set(trained))
         class_names = _find_classes(table, cells, splits)
         numbers = {name: number for number, name in enumerate(class_names)}
         labels = torch.tensor([numbers[label] for label in cells])
     samples = Samples(
         names,
         labels,
-        None if columns.weight is None else _read_weights(table, columns.weight),
+        None if columns.weight is None else read_weights(table, columns.weight),
         None if columns.group is None else _number_groups(table.columns[columns.group]),
     )
     rows = {split: torch.tensor([i for i, found in enumerate(splits) if found == split]) for split in USUAL_SPLIT_NAMES}
@@ -240,8 +242,8 @@ def _find_classes(table: Table, labels: Sequence[str], splits: Sequence[str]) ->
     return tuple(sorted(train, key=label_order(train)))
 
 
-def _read_weights(table: Table, column: str) -> Tensor:
-    """Return the weights, float64 [N], each finite and 0 or more."""
+def read_weights(table: Table, column: str) -> Tensor:
+    """Return the weights, float64 [N]; raise an `InputError` unless each is finite and 0 or more."""
     weights: list[float] = []
     problems: list[str] = []
     for row, cell in enumerate(table.columns[column]):

@@ -241,6 +241,11 @@ def test_labels(npz, labels, names, caplog):
     assert torch.bincount(found).tolist() == size
 
 
+def test_a_class_that_may_be_a_missing_label_is_said(npz, caplog):
+    of_labels(npz, np.array(["a", "nan", "c"])[LABELS], test_fraction=0.3)
+    assert "y_train (<U3 [12]): class 'nan': if these images have no label" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("labels", "words"),
     [

@@ -134,6 +134,26 @@ def test_columns_that_were_guessed_are_said(table, caplog):
     assert caplog.messages[0].endswith("labels.csv: path is 'filename'")
 
 
+def test_a_class_that_may_be_a_missing_label_is_said(table, tmp_path, caplog):
+    table("path,label\n0.png,NaN\n1.png,b\n2.png,NaN\n3.png,b\n", test_fraction=0.5)
+    said = "class 'NaN': if these images have no label, leave them out or use data.classes"
+    assert caplog.messages == [f"{tmp_path}/labels.csv: column 'label': {said}"]
+
+
+def test_columns_with_a_usual_name_but_other_values_are_not_used(table, tmp_path, caplog):
+    rows = "".join(f"{i}.png,{'ab'[i % 2]},{'isic' if i < 3 else 'ham'},{i or ''}\n" for i in range(6))
+    data = table(f"path,label,dataset,weight\n{rows}", test_fraction=0.5)
+    assert (len(data.train), len(data.test), data.train.weights) == (3, 3, None)
+    assert caplog.messages[:2] == [
+        f"{tmp_path}/labels.csv: column 'dataset' has no names of splits and is not used",
+        f"{tmp_path}/labels.csv, line 2: weight is '', not a number from 0; the column is not used for weights",
+    ]
+    assert (
+        "line 2: dataset=isic: not the name"
+        in problems_of(table, f"path,label,dataset,weight\n{rows}", split_column="dataset")[0]
+    )
+
+
 def test_classes_that_are_numbers_are_in_the_order_of_their_values(table):
     data = table("path,label\n0.png,10\n1.png,9\n2.png,10\n3.png,9\n", test_fraction=0.5)
     assert data.class_names == ("9", "10")
@@ -256,8 +276,10 @@ def test_a_wrong_root_is_one_line(table, tmp_path):
         ("path,label\n", {}, "{file}: no rows below the header"),
         ("", {}, "{file}: an empty file"),
         ("path,label\n0.png,x\n1.png,x\n", {}, "{file}: all training images are of class 'x': 2 are needed"),
-        ("path,label,weight\n0.png,x,1\n1.png,y,-1\n", {}, "{file}, line 3: weight is '-1', not a number from 0"),
-        ("path,label,weight\n0.png,x,nan\n1.png,y,1\n", {}, "{file}, line 2: weight is 'nan', not a number from 0"),
+        ("path,label,w\n0.png,x,1\n1.png,y,-1\n", {"weight_column": "w"},
+         "{file}, line 3: w is '-1', not a number from 0"),
+        ("path,label,w\n0.png,x,nan\n1.png,y,1\n", {"weight_column": "w"},
+         "{file}, line 2: w is 'nan', not a number from 0"),
         ("path,label,split\n0.png,x,test\n1.png,y,val\n", {},
          "{file}: column 'split' has no row of the training split"),
         ("path,label\n0.png,x\n1.png,y\n", {}, "data.test_fraction=0.2: every class has only 1 image"),

@@ -71,7 +71,8 @@ def csv(
         file: The table; `~` is the home folder. Cells of a text file are separated by commas, semicolons, tabs or bars.
         root: Folder that the paths are relative to, or an archive of it (`.zip`, `.tar`, `.tar.gz` ...), which is
             unpacked once into `cache`; None is the folder of the table.
-        path_column: Column of the image files' paths; None finds a usual name such as `path`, `filename` or `image`.
+        path_column: Column of the image files' paths, which may lack an extension such as `.jpg`; None finds a usual
+            name such as `path`, `filename` or `image`.
         label_column: Column of the class names; None finds `label`, `class`, `target`, `category` ... With
             `labels=multi` it may be a list of columns of 0 and 1, one for each class, which None finds too.
         labels: `multi` if an image may have any number of labels.

@@ -16,7 +16,7 @@ from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, similar_file
 from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.label_checks import refuse_measurements, warn_missing
-from resnet_cli.data.datasets.layout import USUAL_SPLIT_NAMES, format_names
+from resnet_cli.data.datasets.layout import IMAGE_SUFFIXES, USUAL_SPLIT_NAMES, format_names
 from resnet_cli.data.datasets.problems import MAX_PROBLEMS, raise_problems
 from resnet_cli.data.datasets.samples import Samples
 from resnet_cli.data.datasets.table import Table
@@ -25,6 +25,7 @@ from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
 
+ADDED_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")  # to names without an extension
 MAX_COUNTED = 1000  # paths that are tried to find the folder that they are relative to
 
 
@@ -120,7 +121,7 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
     count = 0
     for row, cell in enumerate(table.columns[column]):
         names = _relative_candidates(cell, bases)
-        name = next((name for name in names if _is_file(base / name)), None)
+        name = _find_file(names, base)
         if name is not None:
             found.append(name)
             continue
@@ -139,7 +140,17 @@ def count_files(cells: Sequence[str], base: Path) -> int:
     """Return how many of a table's paths, from a sample of about `MAX_COUNTED`, exist in a folder."""
     bases = (base.absolute(), base.resolve())
     counted = cells[:: max(1, len(cells) // MAX_COUNTED)]
-    return sum(any(_is_file(base / name) for name in _relative_candidates(cell, bases)) for cell in counted)
+    return sum(_find_file(_relative_candidates(cell, bases), base) is not None for cell in counted)
+
+
+def _find_file(names: Sequence[str], base: Path) -> str | None:
+    """Return the first of some paths that is a file, or else the only one with an extension added; None without one."""
+    found = next((name for name in names if _is_file(base / name)), None)
+    if found is not None or not names or Path(names[0]).suffix.lower() in IMAGE_SUFFIXES:
+        return found
+    added = {f"{name}{suffix}" for name in names for suffix in ADDED_SUFFIXES}
+    files = [name for name in added if _is_file(base / name)]
+    return files[0] if len(files) == 1 else None
 
 
 def _relative_candidates(cell: str, bases: Sequence[Path]) -> list[str]:

@@ -114,6 +114,15 @@ def test_paths_are_found_as_other_systems_spell_them(tmp_path, table):
     assert sorted([*data.train.images.source.names, *data.test.images.source.names]) == [f"ü/{i}.png" for i in range(4)]
 
 
+def test_names_without_an_extension_are_found_if_one_file_has_them(tmp_path, table):
+    rows = "".join(f"{i},{i % 2}\n" for i in range(6))
+    data = table(f"image,label\n{rows}", test_fraction=0.5)
+    assert sorted(values(data.train) + values(data.test)) == list(range(6))
+    assert data.train.images.source.names[0].endswith(".png")
+    (tmp_path / "5.jpg").write_bytes(b"")
+    assert problems_of(table, f"image,label\n{rows}")[0].endswith(f"labels.csv, line 7: {tmp_path}/5 does not exist")
+
+
 def test_named_columns_groups_and_weights(table):
     text = "path,file,label,diagnosis,part,w,patient\n" + "".join(
         f"x,{i}.png,x,{'ab'[i % 2]},{'train' if i < 8 else 'test'},{i / 2},p{i // 3}\n" for i in range(10)

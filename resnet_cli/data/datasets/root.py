@@ -41,8 +41,11 @@ class Root(NamedTuple):
         except InputError as error:
             if self.archive is None:
                 raise
-            names = (str(self.unpacked), str(self.archive))
-            raise type(error)(*(problem.replace(*names) for problem in error.problems)) from None
+            raise type(error)(*map(self.name_archive, error.problems)) from None
+
+    def name_archive(self, text: str) -> str:
+        """Return a message with the archive instead of its folder in the cache."""
+        return text if self.archive is None else text.replace(str(self.unpacked), str(self.archive))
 
 
 def find_root(

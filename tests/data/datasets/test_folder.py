@@ -100,6 +100,15 @@ def test_an_archive_without_classes_is_named_not_its_folder_in_the_cache(tmp_pat
     assert "archives" not in "".join(problems)
 
 
+def test_warnings_name_an_archive_not_its_folder_in_the_cache(tmp_path, caplog):
+    put(tmp_path / "photos", "0.png", "cat/0.png", "cat/1.png", "dog/0.png", "owl/0.png", "owl/1.png")
+    shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
+    image_folder(root=str(tmp_path / "photos.zip"), cache=str(tmp_path / "cache"), test_fraction=0.4)
+    ignored, held_out = caplog.messages
+    assert ignored.endswith(f"the first: {tmp_path}/photos.zip/0.png")
+    assert held_out.startswith(f"{tmp_path}/photos.zip: data.test_fraction=0.4: 1 of 3 classes has nothing held out")
+
+
 def test_single_folders_around_the_classes_of_an_archive_are_skipped(tmp_path):
     put(tmp_path / "photos", *(f"set/set/{name}/{i}.png" for name in ("cat", "dog") for i in range(3)))
     shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")

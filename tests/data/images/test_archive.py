@@ -115,7 +115,9 @@ def test_files_that_are_deleted_from_the_cache_are_missed(tmp_path, cache):
     assert unpack_once(archive, cache) == folder
     for name in ("own.txt", "3.png"):
         (folder / name).unlink()
-    with pytest.raises(InputError, match="x.zip: 1 of its 3 files are missing where it is unpacked; delete ") as caught:
+    with pytest.raises(
+        InputError, match=r"x\.zip: 1 of its 3 files are missing where it is unpacked; delete "
+    ) as caught:
         unpack_once(archive, cache)
     assert str(folder) in str(caught.value)
     shutil.rmtree(folder)

@@ -111,9 +111,9 @@ def webdataset(
     folder = find_cache_folder(cache)
     extensions = Extensions(image_extension, label_extension, label_field)
     indices = _index_shards(paths, extensions, ArrayCache(folder))
-    train = {label for index in indices["shards"] for label in index.class_names}
-    indices = {name: [_in_forms_of(train, index) for index in found] for name, found in indices.items()}
-    class_names = _find_classes(indices, train)
+    train_labels = {label for index in indices["shards"] for label in index.class_names}
+    indices = {name: [_in_forms_of(train_labels, index) for index in found] for name, found in indices.items()}
+    class_names = _find_classes(indices, train_labels)
     open_images = partial(
         LazyImages, mode=mode, image_size=image_size, resize=resize, cache=folder, background=background,
         value_range=range, interpolation=interpolation,

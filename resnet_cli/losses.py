@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Between, Positive
 from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.errors import InputError
 
 ClassWeights = Literal["balanced"] | Sequence[Annotated[float, AtLeast(0)]] | Mapping[str, Annotated[float, AtLeast(0)]]
@@ -213,6 +214,8 @@ def resolve_class_weights(
     if isinstance(given, Mapping):
         if not class_names:
             raise InputError("class_weights: a mapping from class names needs class_names")
+        forms = match_unicode_forms(given, class_names)
+        given = {forms.get(name, name): weight for name, weight in given.items()}
         unknown = [name for name in given if name not in class_names]
         if unknown:
             near = (did_you_mean(name, class_names) or f"; there are {_shorten(class_names)}" for name in unknown)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.unicode_forms import compose, match_unicode_forms
 from resnet_cli.config.values import format_value
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.selection import replace_parts, select
@@ -79,7 +80,7 @@ def _merged_names(class_names: Sequence[str], merge: Mapping[str, Sequence[str |
     for new, members in merge.items():
         if not members:
             problems.append(f"data.merge.{new}: no classes to merge")
-        for member in map(str, members):
+        for member in _in_own_forms(members, class_names):
             if member not in class_names:
                 problems.append(f"data.merge.{new}: {_describe_unknown(member, class_names)}")
             elif member in joined:
@@ -99,7 +100,7 @@ def _merged_names(class_names: Sequence[str], merge: Mapping[str, Sequence[str |
 
 def _kept_names(order: Sequence[str], classes: Sequence[str | int], own_names: Sequence[str]) -> list[str]:
     """Return the chosen classes in the order of the data set."""
-    chosen = list(map(str, classes))
+    chosen = _in_own_forms(classes, order)
     problems = [
         f"data.classes: {name} is merged into another class by data.merge" if name in own_names else
         f"data.classes: {_describe_unknown(name, order)}"
@@ -111,6 +112,12 @@ def _kept_names(order: Sequence[str], classes: Sequence[str | int], own_names: S
     if problems:
         raise InputError(*problems)
     return [name for name in order if name in chosen]
+
+
+def _in_own_forms(given: Sequence[str | int], names: Sequence[str]) -> list[str]:
+    """Return the given names of classes, in the Unicode form of the data set's where that alone differs."""
+    forms = match_unicode_forms(map(str, given), names)
+    return [forms.get(name, name) for name in map(str, given)]
 
 
 def _describe_unknown(name: str, names: Sequence[str]) -> str:
@@ -148,21 +155,27 @@ def change_labels(
 def names_alike(class_names: Sequence[str]) -> list[list[str]]:
     """Return groups of class names that differ only in case, such as Cat and cat, and may be the same class.
 
+    Names that differ in their Unicode form or in spaces at their ends, which cannot be seen, are in one group too.
     Single letters are left out: handwriting data sets have a class for each case.
     """
     groups: dict[str, list[str]] = {}
     for name in class_names:
-        groups.setdefault(name.casefold(), []).append(name)
+        groups.setdefault(compose(name).strip().casefold(), []).append(name)
     return [group for group in groups.values() if len(group) > 1 and len(group[0]) > 1]
 
 
 def describe_names_alike(class_names: Sequence[str]) -> str:
-    """Return a line about class names that differ only in case; an empty string if there are none."""
+    """Return a line about class names that look the same, or else differ only in case; empty if there are none."""
     groups = names_alike(class_names)
     if not groups:
         return ""
-    shown = "; ".join(" and ".join(escape_control_characters(name) for name in group) for group in groups[:3])
-    more = f" (and {len(groups) - 3} more)" if len(groups) > 3 else ""
+    look_equal = [group for group in groups if len({compose(name).strip() for name in group}) < len(group)]
+    write = ascii if look_equal else escape_control_characters
+    chosen = look_equal or groups
+    shown = "; ".join(" and ".join(write(name) for name in group) for group in chosen[:3])
+    more = f" (and {len(chosen) - 3} more)" if len(chosen) > 3 else ""
+    if look_equal:
+        return f"class names that look the same: {shown}{more}: if they are one class, give them the same name"
     line = f"class names that differ only in case: {shown}{more}: if they are one class, merge them with data.merge"
     first = groups[0]
     if all(re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) for name in first):
@@ -173,7 +186,8 @@ def describe_names_alike(class_names: Sequence[str]) -> str:
 def find_places(names: Sequence[str], wanted: Sequence[str]) -> Tensor:
     """Return the index of each name in `wanted`, int64 [K]; -1 for names that are not in it."""
     places = {name: place for place, name in enumerate(wanted)}
-    return torch.tensor([places.get(name, -1) for name in names])
+    forms = match_unicode_forms(names, wanted)
+    return torch.tensor([places.get(forms.get(name, name), -1) for name in names])
 
 
 def relabel(labels: Tensor, places_K: Tensor, num_classes: int) -> Tensor:

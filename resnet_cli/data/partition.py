@@ -98,8 +98,9 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     if options.group is not None:
         dataset = _with_groups(dataset, options.group)
     samples: dict[str, Samples] = {part: Samples(split) for part, split in dataset.splits.items()}
+    has_test = True
     if options.splits is not None:
-        samples = _assigned_samples(dataset, options.splits, left_out)
+        samples, has_test = _assigned_samples(dataset, options.splits, left_out)
     if options.folds is not None:
         samples = _joined_for_folds(samples, f"data.folds={options.folds}")
     _warn_shared_groups(samples)
@@ -108,18 +109,28 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     changed_labels: dict[str, tuple[str, str]] = {}
     if options.label_noise:
         samples, changed_labels = _with_label_noise(samples, options, dataset.class_names)
-    origins = _describe_origins(dataset.origins, options, has_val=has_val)
+    origins = _describe_origins(dataset.origins, options, has_val=has_val, has_test=has_test)
     used = replace_parts(dataset, {part: own.split for part, own in samples.items()})
     return Partition(used, samples, origins, changed_labels)
 
 
-def _describe_origins(origins: Origins | None, options: SplitOptions, *, has_val: bool) -> Origins | None:
-    """Return the origins of a run's parts: the data set's, unless options change them."""
+def _describe_origins(
+    origins: Origins | None, options: SplitOptions, *, has_val: bool, has_test: bool
+) -> Origins | None:
+    """Return the origins of a run's parts: the data set's, unless options change them.
+
+    Args:
+        origins: The origins of the data set's parts.
+        options: The options of the partition.
+        has_val: Whether there are validation images before some are held out.
+        has_test: Whether the file `options.splits`, if there is one, lists test images.
+    """
     if origins is None:
         return None
     if options.splits is not None:
         listed = f"as in data.splits={options.splits}"
-        origins = replace(origins, train=listed, test=listed, val=listed)
+        test = listed if has_test else f"{origins.test}, without those in data.splits={options.splits}"
+        origins = replace(origins, train=listed, test=test, val=listed)
     if options.folds is not None:
         return origins.with_validation(f"data.fold={options.fold} of data.folds={options.folds}")
     if not options.val_fraction:
@@ -158,8 +169,8 @@ def _warn_shared_groups(samples: Mapping[str, Samples]) -> None:
             log.warning("data.group: %s in the %s and in the %s split", which, first, second)
 
 
-def _assigned_samples(dataset: Dataset, file: str | Path, left_out: frozenset[str]) -> dict[str, Samples]:
-    """Return the samples that a file assigns to each split.
+def _assigned_samples(dataset: Dataset, file: str | Path, left_out: frozenset[str]) -> tuple[dict[str, Samples], bool]:
+    """Return the samples that a file assigns to each split, and whether it lists test samples.
 
     Without `test` in the file, the test samples are those of the data set that the file does not assign otherwise.
     """
@@ -167,7 +178,8 @@ def _assigned_samples(dataset: Dataset, file: str | Path, left_out: frozenset[st
     setting = f"data.splits={file}"
     found = read_split_file(expand_home(file, "data.splits"), {k: s.names or () for k, s in own.items()}, left_out)
     named = {sample for samples in found.values() for sample in samples}
-    if "test" not in found:
+    has_test = "test" in found
+    if not has_test:
         found["test"] = [("test", i) for i in range(len(dataset.test)) if ("test", i) not in named]
         if not found["test"]:
             raise InputError(f"{setting}: has no test, and the data set's own test samples are all in other splits")
@@ -182,9 +194,9 @@ def _assigned_samples(dataset: Dataset, file: str | Path, left_out: frozenset[st
     if all(len({part for part, _ in samples}) == 1 for samples in found.values()):
         return {
             name: Samples(own[samples[0][0]], torch.tensor([i for _, i in samples])) for name, samples in found.items()
-        }
+        }, has_test
     together = join(list(own.values()), setting)
-    return {name: Samples(together, indices) for name, indices in places.items()}
+    return {name: Samples(together, indices) for name, indices in places.items()}, has_test
 
 
 def _joined_for_folds(samples: Mapping[str, Samples], setting: str) -> dict[str, Samples]:

@@ -10,6 +10,7 @@ that begin with the name: `["cat/001.png", 3, "cat"]`.
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,7 @@ class _Names:
 
     def find(self, name: str) -> tuple[str, int] | None:
         """Return the data set's own split and the index of a sample; None if it is unknown."""
-        for spelling in (name, _with_slashes(name)):
+        for spelling in _spellings(name):
             if spelling in self.samples:
                 return self.samples[spelling]
         full = self._full_name(_with_slashes(name))
@@ -232,8 +233,7 @@ class _Names:
 
     def is_left_out(self, name: str) -> bool:
         """Return whether a name is that of an unused sample."""
-        other = _with_slashes(name)
-        return not self.left_out.isdisjoint((name, other)) or self._full_name(other) in self.left_out
+        return not self.left_out.isdisjoint(_spellings(name)) or self._full_name(_with_slashes(name)) in self.left_out
 
     def _full_name(self, name: str) -> str | None:
         """Return the only known name that ends with this one, or that this one ends with."""
@@ -261,6 +261,12 @@ class _Names:
         folder = name.rpartition("/")[0]
         inside = [full for full in self.samples if folder and full.startswith(f"{folder}/")]
         return (inside or list(self.samples))[:5000]
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """Return spellings of a name: unchanged, with slashes, and with composed or separate letters and marks."""
+    text = _with_slashes(name)
+    return name, text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)
 
 
 def _with_slashes(name: str) -> str:

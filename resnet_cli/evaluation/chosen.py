@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.bootstrap import bootstrap_intervals
 from resnet_cli.evaluation.calibration import (
@@ -34,6 +35,7 @@ def find_positive(run: TrainedRun, name: str | None, *, needed: bool) -> int | N
         InputError: The run has no such class, or has more than two and none is named.
     """
     if name is not None:
+        name = match_unicode_forms([name], run.class_names).get(name, name)
         if name not in run.class_names:
             raise InputError(f"--positive {name}: the run has no such class{did_you_mean(name, run.class_names)}")
         return run.class_names.index(name)

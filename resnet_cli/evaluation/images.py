@@ -104,9 +104,9 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
     if split in loaders.samples:
         change = split_change(run.data.get("splits"), split, fingerprint_split(*loaders.samples[split]))
         notes += [] if change is None else [change.line]
-    new = [name for name in loaders.class_names if name not in run.class_names]
+    new = _unknown_classes(run, loaders)
     if new:
-        known = [name for name in loaders.class_names if name in run.class_names]
+        known = [name for name in loaders.class_names if name not in new]
         remedy = f"; leave them out with --data 'classes=[{','.join(known)}]'" if 2 <= len(known) <= 20 else ""
         raise InputError(f"the images are of {_list_names('class', new)} that the run does not know{remedy}")
     places_K = _label_mapping(run, loaders, notes)
@@ -163,7 +163,7 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
         if len(loader):
             parts.append(loader)
             names += part_names
-    new = [name for name in loaders.class_names if name not in run.class_names]
+    new = _unknown_classes(run, loaders)
     if not parts:
         raise InputError(f"--data: the run knows none of the images' classes: {_list_names('class', new)}")
     if left_out:
@@ -211,10 +211,17 @@ def _label_mapping(run: TrainedRun, loaders: Loaders, notes: list[str]) -> Tenso
     own, found = run.class_names, loaders.class_names
     if own == found:
         return None
-    missing = [name for name in own if name not in found]
+    places_K = find_places(found, own)
+    missing = [name for label, name in enumerate(own) if label not in places_K]
     if missing:
         notes.append(f"no images of {_list_names('class', missing)} of the run")
-    return find_places(found, own)
+    return places_K
+
+
+def _unknown_classes(run: TrainedRun, loaders: Loaders) -> list[str]:
+    """Return the names of the images' classes that the run does not know."""
+    places = find_places(loaders.class_names, run.class_names).tolist()
+    return [name for name, place in zip(loaders.class_names, places, strict=True) if place < 0]
 
 
 def _list_names(noun: str, names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The line on where the parts of a data set come from, for each door."""
 
 import csv
+import json
 import tarfile
 
 import numpy as np
@@ -94,6 +95,10 @@ def test_a_file_of_splits_is_named(tmp_path):
     splits.write_text(make_loaders(dataset, device="cpu", seed=0).format_splits())
     named = f"as in data.splits={splits}"
     assert line(dataset, splits=str(splits)) == f"training {named}; validation {named}; test {named}"
+    content = json.loads(splits.read_text())
+    splits.write_text(json.dumps({part: content[part] for part in ("train", "val")}))
+    test = f"test {dataset.origins.test}, without those in data.splits={splits}"
+    assert line(dataset, splits=str(splits)) == f"training {named}; validation {named}; {test}"
 
 
 def test_of_known_data_sets_nothing_is_said():

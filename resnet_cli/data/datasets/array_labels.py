@@ -10,8 +10,9 @@ from torch import Tensor
 
 from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.array_files import NamedArray
-from resnet_cli.data.datasets.label_checks import MAX_CLASSES, refuse_measurements
+from resnet_cli.data.datasets.label_checks import MAX_CLASSES, refuse_measurements, warn_missing
 from resnet_cli.data.datasets.layout import format_names
 from resnet_cli.errors import InputError
 
@@ -42,6 +43,7 @@ def to_labels(
             _refuse_negative(arrays[split], found)
     known: Array = np.unique(values["train"])
     refuse_measurements(str(arrays["train"]), known.tolist(), len(values["train"]))
+    warn_missing(str(arrays["train"]), known.tolist())
     if class_names is not None:
         names = tuple(map(str, class_names))
         _refuse_repeated(names)
@@ -178,6 +180,10 @@ def _log_gaps(array: NamedArray, known: Array) -> None:
 def _to_indices(array: NamedArray, values: Array, known: Array, names: tuple[str, ...], *, is_given: bool) -> Tensor:
     """Return the index of each label in `known`."""
     unknown = np.setdiff1d(values, known)
+    if len(unknown) and values.dtype.kind == "U":
+        forms = match_unicode_forms(unknown.tolist(), known.tolist())
+        values = np.array([forms.get(value, value) for value in values.tolist()])
+        unknown = np.setdiff1d(values, known)
     if len(unknown):
         where = f"data.class_names has {len(names)}" if is_given else f"the training labels have {len(names)}"
         more = f" and {counted(len(unknown) - 1, 'more label')}" if len(unknown) > 1 else ""

@@ -72,7 +72,10 @@ def to_images(array: NamedArray, layout: ArrayLayout, value_range: Sequence[floa
         values = values[..., None]
     elif layout == "NCHW":
         values = values.transpose(0, 2, 3, 1)
+    rows = max(1, CHUNK_VALUES // math.prod(values.shape[1:]))
     if values.dtype == np.uint8 and value_range is None:
+        if values[:rows].max() < 255 / DARK:  # the others are looked at only then: they may be larger than memory
+            _warn_if_dark(array, int(values.min()), int(values.max()), 0, 255)
         return torch.from_numpy(values)
     known_range = value_range or NATURAL_RANGES.get(values.dtype.name)
     if known_range is None:
@@ -80,7 +83,6 @@ def to_images(array: NamedArray, layout: ArrayLayout, value_range: Sequence[floa
     low, high = known_range
     images = np.empty(values.shape, np.uint8)
     scale = _Scale(array, low, high)
-    rows = max(1, CHUNK_VALUES // math.prod(values.shape[1:]))
     for start in range(0, len(values), rows):
         images[start : start + rows] = scale(values[start : start + rows], start)
     scale.log_range(is_given=value_range is not None)
@@ -126,16 +128,22 @@ class _Scale:
 
     def log_range(self, *, is_given: bool) -> None:
         """Log a warning if values are clipped, or use little of a range that was not given."""
-        extent = f"values go from {self.smallest:g} to {self.largest:g}"
-        bounds = f"[{self.low:g},{self.high:g}]"
         if self.outside:
-            percent = 100 * self.outside / self.count
-            log.warning("%s: %.3g%% of the values are outside data.range=%s: %s", self.array, percent, bounds, extent)
-        elif not is_given and self.array.values.dtype != bool and self.largest < self.high / DARK:
             log.warning(
-                "%s: %s, which is dark in the range %s of the type; set data.range=[low,high] to scale them",
-                self.array, extent, bounds,
+                "%s: %.3g%% of the values are outside data.range=[%g,%g]: values go from %g to %g", self.array,
+                100 * self.outside / self.count, self.low, self.high, self.smallest, self.largest,
             )  # fmt: skip
+        elif not is_given and self.array.values.dtype != bool:
+            _warn_if_dark(self.array, self.smallest, self.largest, self.low, self.high)
+
+
+def _warn_if_dark(array: NamedArray, smallest: float, largest: float, low: float, high: float) -> None:
+    """Log a warning if the values of images use little of the range of their type."""
+    if largest < high / DARK:
+        log.warning(
+            "%s: values go from %g to %g, which is dark in the range [%g,%g] of the type; set data.range=[low,high] to "
+            "scale them", array, smallest, largest, low, high,
+        )  # fmt: skip
 
 
 def _unknown_range(array: NamedArray) -> InputError:

@@ -1,7 +1,7 @@
 """Images listed in a table: a row with path, label and optionally split, weight and group of each image."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import Between, NotEmpty, PathText
 from resnet_cli.data.dataset import Dataset
+from resnet_cli.data.datasets.layout import USUAL_SPLIT_NAMES
 from resnet_cli.data.datasets.root import Root, find_root
 from resnet_cli.data.datasets.samples import make_dataset
 from resnet_cli.data.datasets.table import Table, read_table
 from resnet_cli.data.datasets.table_labels import describe_joined_labels, find_class_columns
-from resnet_cli.data.datasets.table_rows import Columns, count_files, read_samples
+from resnet_cli.data.datasets.table_rows import Columns, count_files, read_samples, read_weights
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
@@ -33,6 +34,7 @@ LABEL_NAMES = (
     "classid", "labelid", "y",
 )  # fmt: skip
 SPLIT_COLUMN_NAMES = ("split", "set", "subset", "partition", "phase", "splits", "dataset", "datasplit")
+ORIGIN_NAME = "dataset"  # a column of splits, or of the data set that each image comes from
 WEIGHT_NAMES = ("weight", "weights", "sampleweight")
 
 
@@ -69,7 +71,8 @@ def csv(
         file: The table; `~` is the home folder. Cells of a text file are separated by commas, semicolons, tabs or bars.
         root: Folder that the paths are relative to, or an archive of it (`.zip`, `.tar`, `.tar.gz` ...), which is
             unpacked once into `cache`; None is the folder of the table.
-        path_column: Column of the image files' paths; None finds a usual name such as `path`, `filename` or `image`.
+        path_column: Column of the image files' paths, which may lack an extension such as `.jpg`; None finds a usual
+            name such as `path`, `filename` or `image`.
         label_column: Column of the class names; None finds `label`, `class`, `target`, `category` ... With
             `labels=multi` it may be a list of columns of 0 and 1, one for each class, which None finds too.
         labels: `multi` if an image may have any number of labels.
@@ -113,6 +116,7 @@ def csv(
         weight=weight_column,
         group=group,
     )
+    columns = _without_wrong_guesses(table, columns, given={"split": split_column, "weight": weight_column})
     columns = replace(columns, delimiter=label_delimiter)
     place = Root(path.parent, path.name)
     if root is not None:
@@ -164,3 +168,20 @@ def _find_columns(table: Table, *, is_multi: bool, **given: Any) -> Columns:
     if guessed:
         log.info("%s: %s", table.path, ", ".join(f"{name} is {column!r}" for name, column in guessed.items()))
     return Columns(**found, label_sets=is_multi)
+
+
+def _without_wrong_guesses(table: Table, columns: Columns, given: Mapping[str, str | None]) -> Columns:
+    """Leave out columns of splits and weights that were found by their names but have other values, with a warning."""
+    split, weight = columns.split, columns.weight
+    if split is not None and not given["split"] and split.lower() == ORIGIN_NAME:
+        cells = {cell.strip().lower() for cell in table.columns[split]}
+        if cells.isdisjoint(name for names in USUAL_SPLIT_NAMES.values() for name in names):
+            log.warning("%s: column %r has no names of splits and is not used", table.path, split)
+            columns = replace(columns, split=None)
+    if weight is not None and not given["weight"]:
+        try:
+            read_weights(table, weight)
+        except InputError as error:
+            log.warning("%s; the column is not used for weights", error.problems[0])
+            columns = replace(columns, weight=None)
+    return columns

@@ -17,6 +17,7 @@ import torch
 from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import Between, NotEmpty, PathText
+from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.layout import (
     EXPECTED,
@@ -31,7 +32,7 @@ from resnet_cli.data.datasets.layout import (
     is_image_by_name,
     list_entries,
 )
-from resnet_cli.data.datasets.root import find_root
+from resnet_cli.data.datasets.root import Root, find_root
 from resnet_cli.data.datasets.samples import Samples, make_dataset
 from resnet_cli.data.groups import GroupNames
 from resnet_cli.data.images.cache import find_cache_folder
@@ -102,21 +103,22 @@ def image_folder(
         background=background, value_range=range, interpolation=interpolation,
     )  # fmt: skip
     with place.naming_archive():
-        classes_by_split, found = _scan_splits(place.folder, layout)
+        classes_by_split, found = _scan_splits(place, layout)
         class_names = tuple(classes_by_split["train"])
         samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
         if group is not None:
             groups = GroupNames(group)
             samples = {split: replace(own, groups=groups.number(own.names)) for split, own in samples.items()}
         return make_dataset(
-            samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(place.folder),
+            samples, open_images, class_names=class_names, test_fraction=test_fraction,
+            source=str(place.archive or place.folder),
             name=place.name, mean=mean, std=std, found=found,
         )  # fmt: skip
 
 
-def _scan_splits(base: Path, layout: Layout) -> tuple[dict[str, FilesByClass], dict[str, str]]:
+def _scan_splits(place: Root, layout: Layout) -> tuple[dict[str, FilesByClass], dict[str, str]]:
     """Return the classes of train and, if present, of test and val, and where the splits were found."""
-    report = ScanReport()
+    base, report = place.folder, ScanReport()
     folders = find_splits(base, layout, report)
     splits = {name: _scan_classes(base, folder, report) for name, folder in folders.items()}
     if len(splits["train"]) == 1 and current_undivided() is None:
@@ -127,10 +129,20 @@ def _scan_splits(base: Path, layout: Layout) -> tuple[dict[str, FilesByClass], d
         report.problems.append(f"{folders['train']} has 1 class ({only!r}): a classifier needs at least 2{advice}")
     for name in ("test", "val"):
         if splits["train"] and name in splits:
+            splits[name] = _in_forms_of(splits["train"], splits[name])
             _compare_with_train(name, folders, splits, report)
     for line in report.lines():
-        log.warning("%s", line)
+        log.warning("%s", place.name_archive(line))
     return splits, {name: f"{folder.name}/" if folder != base else "all folders" for name, folder in folders.items()}
+
+
+def _in_forms_of(train: FilesByClass, split: FilesByClass) -> FilesByClass:
+    """Return the classes of a split, those whose names differ from train's in their Unicode form alone under these."""
+    forms = match_unicode_forms(split, train)
+    found: FilesByClass = {}
+    for name, files in split.items():
+        found.setdefault(forms.get(name, name), []).extend(files)
+    return found
 
 
 def _compare_with_train(

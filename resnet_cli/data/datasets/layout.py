@@ -127,9 +127,10 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
     Raises:
         InputError: There is no training split, or the sub-folders look like parts of a data set.
     """
-    if layout == "classes":
-        return {"train": root}
     folders = {entry.name: Path(entry.path) for entry in list_entries(root, ScanReport()) if is_folder(entry)}
+    if layout == "classes":
+        _note_inner_splits(root, folders, report)
+        return {"train": root}
     chosen = {split: folders[name] for split, name in choose_splits(folders).items()}
     if "train" not in chosen:
         if chosen or layout == "splits":
@@ -165,6 +166,30 @@ def _check_parts(root: Path, folders: Mapping[str, Path], report: ScanReport) ->
 
     Folders without images are ignored. If some of the folders contain images directly, a line is added to the report.
     """
+    inner, others = _inner_folders(folders)
+    found = _describe_parts(root, inner)
+    splits = _inner_splits(inner)
+    if splits and not others:
+        raise InputError(
+            f"{root}: {format_names(inner)} hold {splits}, but splits inside of classes are not read: move them to "
+            "train/<class>/ and test/<class>/; data.layout=classes takes all images of a folder, and splits them anew"
+        )
+    if found and not others:
+        raise InputError(
+            f"{found}, as parts of a data set do and classes do not: name them train/, val/ and test/, or use "
+            "data.layout=classes if they are classes"
+        )
+    if found:
+        report.notes.append(f"{found}, as parts of a data set do; they are taken for classes")
+    if not found and not others:
+        _note_years(root, inner, report)
+
+
+def _inner_folders(folders: Mapping[str, Path]) -> tuple[dict[str, set[str]], int]:
+    """Return the sub-folders of each folder with images in these alone, and the number of folders that have their own.
+
+    Folders without images are left out.
+    """
     inner: dict[str, set[str]] = {}
     others = 0
     for path in folders.values():
@@ -175,16 +200,24 @@ def _check_parts(root: Path, folders: Mapping[str, Path], report: ScanReport) ->
             others += 1
         else:
             inner[path.name] = {entry.name for entry in entries if is_folder(entry)}
-    found = _describe_parts(root, inner)
-    if found and not others:
-        raise InputError(
-            f"{found}, as parts of a data set do and classes do not: name them train/, val/ and test/, or use "
-            "data.layout=classes if they are classes"
+    return inner, others
+
+
+def _inner_splits(inner: Mapping[str, set[str]]) -> str:
+    """Return `train/ and test/` if all folders hold these sub-folders; an empty string if they hold no splits."""
+    chosen = choose_splits(sorted(set.intersection(*inner.values()))) if len(inner) > 1 else {}
+    return " and ".join(f"{name}/" for name in chosen.values()) if "train" in chosen and len(chosen) > 1 else ""
+
+
+def _note_inner_splits(root: Path, folders: Mapping[str, Path], report: ScanReport) -> None:
+    """Add a line if the folders, which are taken for classes, hold splits: these are joined."""
+    inner, _ = _inner_folders(folders)
+    splits = _inner_splits(inner)
+    if splits:
+        report.notes.append(
+            f"{root}: {format_names(inner)} hold {splits}, whose images are joined and split anew: to keep these "
+            "splits, move them to train/<class>/ and test/<class>/"
         )
-    if found:
-        report.notes.append(f"{found}, as parts of a data set do; they are taken for classes")
-    if not found and not others:
-        _note_years(root, inner, report)
 
 
 def _note_years(root: Path, inner: Mapping[str, set[str]], report: ScanReport) -> None:
@@ -237,9 +270,13 @@ def holds_runs(folder: Path, depth: int = RUN_DEPTH) -> bool:
 
 
 def holds_folders_alone(folder: Path) -> bool:
-    """Return whether a folder holds sub-folders, and neither it nor they hold files other than dot files."""
+    """Return whether a folder holds sub-folders, and neither it nor they hold files other than dot files.
+
+    Links to folders may lead to files.
+    """
     found = list(os.walk(folder))
-    return len(found) > 1 and all(name.startswith(".") for _, _, names in found for name in names)
+    links = any(Path(path, name).is_symlink() for path, folders, _ in found for name in folders)
+    return len(found) > 1 and not links and all(name.startswith(".") for _, _, names in found for name in names)
 
 
 def _holds_images(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,14 +41,17 @@ class Root(NamedTuple):
         except InputError as error:
             if self.archive is None:
                 raise
-            names = (str(self.unpacked), str(self.archive))
-            raise type(error)(*(problem.replace(*names) for problem in error.problems)) from None
+            raise type(error)(*map(self.name_archive, error.problems)) from None
+
+    def name_archive(self, text: str) -> str:
+        """Return a message with the archive instead of its folder in the cache."""
+        return text if self.archive is None else text.replace(str(self.unpacked), str(self.archive))
 
 
 def find_root(
     root: str | Path, cache: str | Path | None, *, expected: str = "", count_files: Callable[[Path], int] | None = None
 ) -> Root:
-    """Return the folder of a data set, after unpacking if it is an archive; a single top-level folder is skipped.
+    """Return the folder of a data set, after unpacking if it is an archive; single top-level folders are skipped.
 
     Args:
         root: A folder, or an archive that `resnet_cli.data.images.archive.unpack_once` supports.
@@ -79,14 +83,14 @@ def find_root(
 
 
 def _content_folder(folder: Path, count_files: Callable[[Path], int] | None) -> Path:
-    """Return the single top-level folder that most archives have, or the folder of the archive itself."""
-    entries = list_entries(folder, ScanReport())
-    if len(entries) != 1 or not is_folder(entries[0]):
-        return folder
-    (only,) = entries
-    inner = Path(only.path)
+    """Return the folder of an archive, or the one below the single top-level folders that most archives have."""
+    chain = [folder]
+    while len(entries := list_entries(chain[-1], ScanReport())) == 1 and is_folder(entries[0]):
+        chain.append(Path(entries[0].path))
     if count_files is not None:
-        return inner if count_files(inner) > count_files(folder) else folder
-    is_split = any(only.name.lower() in names for names in USUAL_SPLIT_NAMES.values())
-    has_folders = any(is_folder(entry) for entry in list_entries(inner, ScanReport()))
-    return inner if has_folders and not is_split else folder
+        return max(chain, key=count_files)
+    for outer, inner in pairwise(chain):
+        is_split = any(inner.name.lower() in names for names in USUAL_SPLIT_NAMES.values())
+        if is_split or not any(is_folder(entry) for entry in list_entries(inner, ScanReport())):
+            return outer
+    return chain[-1]

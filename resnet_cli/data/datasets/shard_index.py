@@ -29,6 +29,7 @@ STEM = re.compile(r"((?:.*/|)[^./]+)\.([^/]+)")  # stem and extension; does not 
 LABEL_EXTENSIONS = ("cls", "cls.txt", "label", "class", "target", "json")
 LABEL_FIELDS = ("label", "cls", "class", "class_name", "label_name", "target", "category", "y")
 LONGEST_LABEL = 1 << 20  # bytes of a label file, which is text or JSON
+LISTED = 8  # extensions of a sample to list
 END_BYTES = 4096  # at the end of each image, for its checksum: the first bytes are equal in many images
 
 Group = dict[str, Member]  # the files of a sample by extension
@@ -155,7 +156,10 @@ def _find_image(group: Group, extensions: Extensions) -> Member:
         which = f"no image .{extensions.image.lstrip('.')}" if extensions.image else "no image"
         raise InputError(f"{which} among its files {_format(group)}")
     if len(found) > 1:
-        raise InputError(f"several images ({_format(found)}); choose one with data.image_extension={found[0]}")
+        remedy = f"choose one with data.image_extension={found[0]}"
+        if len(found) > LISTED and all("." in name for name in found):
+            remedy = "the name of a sample ends at its first dot: pack the files under names without further dots"
+        raise InputError(f"several images ({_format(found)}); {remedy}")
     return group[found[0]]
 
 
@@ -202,4 +206,5 @@ def _find_field(text: str, extension: str, given: str | None) -> str:
 
 
 def _format(extensions: Sequence[str] | Group) -> str:
-    return ", ".join(f".{name}" for name in extensions)
+    more = f" and {len(extensions) - LISTED} more" if len(extensions) > LISTED else ""
+    return ", ".join(f".{name}" for name in [*extensions][:LISTED]) + more

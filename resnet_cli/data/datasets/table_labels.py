@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.problems import raise_problems
 from resnet_cli.data.datasets.table import Table
 from resnet_cli.errors import InputError
@@ -75,6 +76,8 @@ def read_label_sets(
         delimiter = next((mark for mark in DELIMITERS if any(mark in cell for cell in cells)), DELIMITERS[0])
     names = [list(dict.fromkeys(name.strip() for name in cell.split(delimiter) if name.strip())) for cell in cells]
     train = {name for row, split in zip(names, splits, strict=True) if split == "train" for name in row}
+    forms = match_unicode_forms({name for row in names for name in row}, train)
+    names = [[forms.get(name, name) for name in row] for row in names]
     raise_problems(
         f"{table.where(row)}: no training image has the label {name!r} of this {splits[row]} image"
         f"{did_you_mean(name, train)}"

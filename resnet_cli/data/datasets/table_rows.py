@@ -14,8 +14,9 @@ from torch import Tensor
 
 from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, similar_file
-from resnet_cli.data.datasets.label_checks import refuse_measurements
-from resnet_cli.data.datasets.layout import USUAL_SPLIT_NAMES, format_names
+from resnet_cli.config.unicode_forms import match_unicode_forms
+from resnet_cli.data.datasets.label_checks import refuse_measurements, warn_missing
+from resnet_cli.data.datasets.layout import IMAGE_SUFFIXES, USUAL_SPLIT_NAMES, format_names
 from resnet_cli.data.datasets.problems import MAX_PROBLEMS, raise_problems
 from resnet_cli.data.datasets.samples import Samples
 from resnet_cli.data.datasets.table import Table
@@ -24,6 +25,7 @@ from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
 
+ADDED_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")  # to names without an extension
 MAX_COUNTED = 1000  # paths that are tried to find the folder that they are relative to
 
 
@@ -73,14 +75,18 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
         cells = [cell.strip() for cell in table.columns[columns.label]]
         raise_problems(_find_repeated(table, names, cells, splits))
         trained = [cell for cell, split in zip(cells, splits, strict=True) if split == "train"]
-        refuse_measurements(f"{table.path}: column {columns.label!r}", set(trained), len(trained))
+        forms = match_unicode_forms(set(cells), set(trained))
+        cells = [forms.get(cell, cell) for cell in cells]
+        where = f"{table.path}: column {columns.label!r}"
+        refuse_measurements(where, set(trained), len(trained))
+        warn_missing(where, set(trained))
         class_names = _find_classes(table, cells, splits)
         numbers = {name: number for number, name in enumerate(class_names)}
         labels = torch.tensor([numbers[label] for label in cells])
     samples = Samples(
         names,
         labels,
-        None if columns.weight is None else _read_weights(table, columns.weight),
+        None if columns.weight is None else read_weights(table, columns.weight),
         None if columns.group is None else _number_groups(table.columns[columns.group]),
     )
     rows = {split: torch.tensor([i for i, found in enumerate(splits) if found == split]) for split in USUAL_SPLIT_NAMES}
@@ -115,7 +121,7 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
     count = 0
     for row, cell in enumerate(table.columns[column]):
         names = _relative_candidates(cell, bases)
-        name = next((name for name in names if _is_file(base / name)), None)
+        name = _find_file(names, base)
         if name is not None:
             found.append(name)
             continue
@@ -134,7 +140,17 @@ def count_files(cells: Sequence[str], base: Path) -> int:
     """Return how many of a table's paths, from a sample of about `MAX_COUNTED`, exist in a folder."""
     bases = (base.absolute(), base.resolve())
     counted = cells[:: max(1, len(cells) // MAX_COUNTED)]
-    return sum(any(_is_file(base / name) for name in _relative_candidates(cell, bases)) for cell in counted)
+    return sum(_find_file(_relative_candidates(cell, bases), base) is not None for cell in counted)
+
+
+def _find_file(names: Sequence[str], base: Path) -> str | None:
+    """Return the first of some paths that is a file, or else the only one with an extension added; None without one."""
+    found = next((name for name in names if _is_file(base / name)), None)
+    if found is not None or not names or Path(names[0]).suffix.lower() in IMAGE_SUFFIXES:
+        return found
+    added = {f"{name}{suffix}" for name in names for suffix in ADDED_SUFFIXES}
+    files = [name for name in added if _is_file(base / name)]
+    return files[0] if len(files) == 1 else None
 
 
 def _relative_candidates(cell: str, bases: Sequence[Path]) -> list[str]:
@@ -237,8 +253,8 @@ def _find_classes(table: Table, labels: Sequence[str], splits: Sequence[str]) ->
     return tuple(sorted(train, key=label_order(train)))
 
 
-def _read_weights(table: Table, column: str) -> Tensor:
-    """Return the weights, float64 [N], each finite and 0 or more."""
+def read_weights(table: Table, column: str) -> Tensor:
+    """Return the weights, float64 [N]; raise an `InputError` unless each is finite and 0 or more."""
     weights: list[float] = []
     problems: list[str] = []
     for row, cell in enumerate(table.columns[column]):

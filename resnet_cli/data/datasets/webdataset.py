@@ -16,6 +16,7 @@ from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import AtLeast, Between, NotEmpty, PathText
 from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.problems import raise_problems
 from resnet_cli.data.datasets.samples import open_parts
@@ -110,7 +111,9 @@ def webdataset(
     folder = find_cache_folder(cache)
     extensions = Extensions(image_extension, label_extension, label_field)
     indices = _index_shards(paths, extensions, ArrayCache(folder))
-    class_names = _find_classes(indices)
+    train_labels = {label for index in indices["shards"] for label in index.class_names}
+    indices = {name: [_in_forms_of(train_labels, index) for index in found] for name, found in indices.items()}
+    class_names = _find_classes(indices, train_labels)
     open_images = partial(
         LazyImages, mode=mode, image_size=image_size, resize=resize, cache=folder, background=background,
         value_range=range, interpolation=interpolation,
@@ -178,13 +181,18 @@ def _index_shards(
     return found
 
 
-def _find_classes(indices: Mapping[str, Sequence[ShardIndex]]) -> tuple[str, ...]:
-    """Return the names of the classes, which are the labels of the training shards.
+def _in_forms_of(train: set[str], index: ShardIndex) -> ShardIndex:
+    """Return the index of a shard with labels in the Unicode form of the training labels."""
+    forms = match_unicode_forms(index.class_names, train)
+    return index._replace(class_names=[forms.get(name, name) for name in index.class_names])
+
+
+def _find_classes(indices: Mapping[str, Sequence[ShardIndex]], train: set[str]) -> tuple[str, ...]:
+    """Return the sorted names of the classes, which are the labels of the training shards.
 
     Raises:
         InputError: Other shards have a label that no training shard has.
     """
-    train = {label for index in indices["shards"] for label in index.class_names}
     raise_problems(
         f"{index.shard.path}: sample {index.shard.name(int((index.labels == number).argmax()))!r}: no image of "
         f"data.shards has its label {label!r}{did_you_mean(label, train)}"

@@ -9,6 +9,7 @@ import hashlib
 import io
 import logging
 import lzma
+import os
 import re
 import shutil
 import tarfile
@@ -20,6 +21,7 @@ from typing import IO
 
 from tqdm import tqdm
 
+from resnet_cli.config.counts import counted
 from resnet_cli.data.images.archive_members import CHUNK, list_members, too_large
 from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.errors import InputError, MachineError
@@ -58,6 +60,7 @@ def unpack_once(archive: Path, cache: Path) -> Path:
         with _machine_errors(archive, cache):
             target = cache / "archives" / _content_key(archive, cache)
             if target.is_dir():
+                _require_files(archive, target, cache)
                 return target
             target.parent.mkdir(parents=True, exist_ok=True)
             with _exclusive(target.with_suffix(".lock")):
@@ -117,14 +120,27 @@ def _unpack_into(archive: Path, target: Path) -> None:
     log.info("unpacking %s into %s", archive, target)
     try:
         partial.mkdir()
-        _unpack(archive, partial)
+        count = _unpack(archive, partial)
+        ArrayCache(target.parent).save_json(f"{target.name}-files", {"count": count})
         partial.rename(target)
         _content_key(archive, target.parents[1])  # caches the digest, so that the archive need not be read next time
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _require_files(archive: Path, target: Path, cache: Path) -> None:
+    """Raise an `InputError` if files of an unpacked archive are missing, as programs that tidy up delete old ones."""
+    count = (ArrayCache(cache / "archives").load_json(f"{target.name}-files") or {}).get("count", 0)
+    found = sum(len(names) for _, _, names in os.walk(target))
+    if found < count:
+        raise InputError(
+            f"{archive}: {count - found:,} of its {counted(count, 'file')} are missing where it is unpacked; delete "
+            f"{target} to unpack it again"
+        )
+
+
+def _unpack(archive: Path, folder: Path) -> int:
+    """Unpack an archive into a folder, and return the number of its files."""
     size = archive.stat().st_size
     space = _most_bytes(archive)
     names: set[str] = set()
@@ -144,6 +160,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 space -= _copy(source, file, space, archive)
     if not names:
         raise tarfile.ReadError("it holds no files")
+    return len(names)
 
 
 def _copy(source: IO[bytes], file: IO[bytes], space: int, archive: Path) -> int:

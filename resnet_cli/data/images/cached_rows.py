@@ -161,9 +161,10 @@ class RowWriter:
         self._start = self._file.tell()
 
     def _publish(self) -> None:
-        """Rename the complete file to `path`."""
+        """Flush the complete file to disk and rename it to `path`: after a power failure, rows might be zeros."""
         assert self._file is not None
         self._file.flush()
+        os.fsync(self._file.fileno())
         self._close()
         self.partial.replace(self.path)
         self._unlock()

@@ -55,6 +55,7 @@ OWN_CHANNELS = {
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 TURNED = (5, 6, 7, 8)  # orientations that swap width and height; Pillow ignores values that EXIF does not define
+PNG_METADATA = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # which may have an orientation
 WIDTH_TAG, HEIGHT_TAG, CHANNELS_TAG = 256, 257, 277  # TIFF tags
 
 # Notes on losses in decoding.
@@ -209,7 +210,8 @@ def _header(image: "Image.Image", path: ImageFile, decoding: Decoding) -> Header
     """Return the header of an opened image that has not been decoded."""
     require_range(image, path, decoding.value_range)
     w, h = _stored_size(image)
-    has_exif = image.format != "PNG" or "exif" in image.info  # else Pillow would decode a PNG to find it
+    # Pillow would decode a PNG to find an orientation after its pixels.
+    has_exif = image.format != "PNG" or not PNG_METADATA.isdisjoint(image.info)
     if has_exif and image.getexif().get(ORIENTATION_TAG, 1) in TURNED:
         h, w = w, h
     marker = END_MARKERS.get(image.format or "", b"")

@@ -209,6 +209,12 @@ def test_values_outside_a_range_and_dark_ones_are_said(npz, caplog):
     assert "100% of the values are outside data.range=[0,1]: values go from 255 to 255" in caplog.text
     arrays(file=npz(x=images(12, 4, 4, dtype=np.uint16, high=1024), y=LABELS))
     assert "dark in the range [0,65535] of the type" in caplog.text
+    caplog.clear()
+    arrays(file=npz(x=images(12, 4, 4, high=2), y=LABELS))
+    assert "values go from 0 to 1, which is dark in the range [0,255] of the type" in caplog.text
+    caplog.clear()
+    arrays(file=npz(x=images(12, 4, 4, high=2), y=LABELS), range=[0, 1])
+    assert "dark" not in caplog.text
 
 
 @pytest.mark.parametrize("value_range", [[1, 0], [0], [0, 1, 2]])
@@ -239,6 +245,11 @@ def test_labels(npz, labels, names, caplog):
     assert found.dtype == torch.int64
     size = {"acé": [4, 4, 4], "012": [4, 4, 4], "01": [4, 8]}[names]
     assert torch.bincount(found).tolist() == size
+
+
+def test_a_class_that_may_be_a_missing_label_is_said(npz, caplog):
+    of_labels(npz, np.array(["a", "nan", "c"])[LABELS], test_fraction=0.3)
+    assert "y_train (<U3 [12]): class 'nan': if these images have no label" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,15 @@ def test_paths_are_found_as_other_systems_spell_them(tmp_path, table):
     assert sorted([*data.train.images.source.names, *data.test.images.source.names]) == [f"ü/{i}.png" for i in range(4)]
 
 
+def test_names_without_an_extension_are_found_if_one_file_has_them(tmp_path, table):
+    rows = "".join(f"{i},{i % 2}\n" for i in range(6))
+    data = table(f"image,label\n{rows}", test_fraction=0.5)
+    assert sorted(values(data.train) + values(data.test)) == list(range(6))
+    assert data.train.images.source.names[0].endswith(".png")
+    (tmp_path / "5.jpg").write_bytes(b"")
+    assert problems_of(table, f"image,label\n{rows}")[0].endswith(f"labels.csv, line 7: {tmp_path}/5 does not exist")
+
+
 def test_named_columns_groups_and_weights(table):
     text = "path,file,label,diagnosis,part,w,patient\n" + "".join(
         f"x,{i}.png,x,{'ab'[i % 2]},{'train' if i < 8 else 'test'},{i / 2},p{i // 3}\n" for i in range(10)
@@ -132,6 +141,26 @@ def test_columns_that_were_guessed_are_said(table, caplog):
     with caplog.at_level(logging.INFO):
         table("filename,label\n0.png,10\n1.png,9\n2.png,10\n3.png,9\n", test_fraction=0.5)
     assert caplog.messages[0].endswith("labels.csv: path is 'filename'")
+
+
+def test_a_class_that_may_be_a_missing_label_is_said(table, tmp_path, caplog):
+    table("path,label\n0.png,NaN\n1.png,b\n2.png,NaN\n3.png,b\n", test_fraction=0.5)
+    said = "class 'NaN': if these images have no label, leave them out or use data.classes"
+    assert caplog.messages == [f"{tmp_path}/labels.csv: column 'label': {said}"]
+
+
+def test_columns_with_a_usual_name_but_other_values_are_not_used(table, tmp_path, caplog):
+    rows = "".join(f"{i}.png,{'ab'[i % 2]},{'isic' if i < 3 else 'ham'},{i or ''}\n" for i in range(6))
+    data = table(f"path,label,dataset,weight\n{rows}", test_fraction=0.5)
+    assert (len(data.train), len(data.test), data.train.weights) == (3, 3, None)
+    assert caplog.messages[:2] == [
+        f"{tmp_path}/labels.csv: column 'dataset' has no names of splits and is not used",
+        f"{tmp_path}/labels.csv, line 2: weight is '', not a number from 0; the column is not used for weights",
+    ]
+    assert (
+        "line 2: dataset=isic: not the name"
+        in problems_of(table, f"path,label,dataset,weight\n{rows}", split_column="dataset")[0]
+    )
 
 
 def test_classes_that_are_numbers_are_in_the_order_of_their_values(table):
@@ -256,8 +285,10 @@ def test_a_wrong_root_is_one_line(table, tmp_path):
         ("path,label\n", {}, "{file}: no rows below the header"),
         ("", {}, "{file}: an empty file"),
         ("path,label\n0.png,x\n1.png,x\n", {}, "{file}: all training images are of class 'x': 2 are needed"),
-        ("path,label,weight\n0.png,x,1\n1.png,y,-1\n", {}, "{file}, line 3: weight is '-1', not a number from 0"),
-        ("path,label,weight\n0.png,x,nan\n1.png,y,1\n", {}, "{file}, line 2: weight is 'nan', not a number from 0"),
+        ("path,label,w\n0.png,x,1\n1.png,y,-1\n", {"weight_column": "w"},
+         "{file}, line 3: w is '-1', not a number from 0"),
+        ("path,label,w\n0.png,x,nan\n1.png,y,1\n", {"weight_column": "w"},
+         "{file}, line 2: w is 'nan', not a number from 0"),
         ("path,label,split\n0.png,x,test\n1.png,y,val\n", {},
          "{file}: column 'split' has no row of the training split"),
         ("path,label\n0.png,x\n1.png,y\n", {}, "data.test_fraction=0.2: every class has only 1 image"),
@@ -283,9 +314,10 @@ def test_classes_that_a_split_lacks_are_said(table, caplog):
     assert caplog.messages[-1].endswith("labels.csv: the test split has no image of 'b'")
 
 
+@pytest.mark.parametrize("folder", ["images", "set/images"])
 @pytest.mark.parametrize("prefix", ["", "images/"])
-def test_an_archive_holds_the_files(tmp_path, prefix):
-    put(tmp_path / "in" / "images", *(f"{i}.png" for i in range(4)))
+def test_an_archive_holds_the_files(tmp_path, folder, prefix):
+    put(tmp_path / "in" / folder, *(f"{i}.png" for i in range(4)))
     archive = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
     (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{prefix}{i}.png,{i % 2}\n" for i in range(4)))
     data = csv(file=str(tmp_path / "labels.csv"), root=archive, cache=str(tmp_path / "cache"), test_fraction=0.5)

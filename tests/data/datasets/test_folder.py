@@ -100,6 +100,22 @@ def test_an_archive_without_classes_is_named_not_its_folder_in_the_cache(tmp_pat
     assert "archives" not in "".join(problems)
 
 
+def test_warnings_name_an_archive_not_its_folder_in_the_cache(tmp_path, caplog):
+    put(tmp_path / "photos", "0.png", "cat/0.png", "cat/1.png", "dog/0.png", "owl/0.png", "owl/1.png")
+    shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
+    image_folder(root=str(tmp_path / "photos.zip"), cache=str(tmp_path / "cache"), test_fraction=0.4)
+    ignored, held_out = caplog.messages
+    assert ignored.endswith(f"the first: {tmp_path}/photos.zip/0.png")
+    assert held_out.startswith(f"{tmp_path}/photos.zip: data.test_fraction=0.4: 1 of 3 classes has nothing held out")
+
+
+def test_single_folders_around_the_classes_of_an_archive_are_skipped(tmp_path):
+    put(tmp_path / "photos", *(f"set/set/{name}/{i}.png" for name in ("cat", "dog") for i in range(3)))
+    shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
+    data = image_folder(root=str(tmp_path / "photos.zip"), cache=str(tmp_path / "cache"))
+    assert data.class_names == ("cat", "dog")
+
+
 def test_one_class_is_refused(tmp_path):
     put(tmp_path, "a/0.png", "a/1.png")
     assert "has 1 class ('a')" in problems_of(tmp_path)[0]
@@ -202,6 +218,25 @@ def test_folders_that_hold_the_same_folders_are_not_taken_for_classes(tmp_path, 
     assert "hold the same sub-folders ('cat', 'dog')" in problem
     assert "data.layout=classes" in problem
     assert image_folder(root=str(tmp_path), cache=None, layout="classes").class_names == names
+
+
+def test_splits_inside_of_classes_are_refused_and_said_to_be_joined(tmp_path, caplog):
+    put(
+        tmp_path,
+        *(f"{name}/{part}/{i}.png" for name in ("cat", "dog") for part in ("Train", "test") for i in range(3)),
+    )
+    (problem,) = problems_of(tmp_path)
+    assert "'cat', 'dog' hold Train/ and test/, but splits inside of classes are not read" in problem
+    assert len(image_folder(root=str(tmp_path), cache=None, layout="classes").train) == 10
+    assert "'cat', 'dog' hold Train/ and test/, whose images are joined and split anew" in caplog.text
+
+
+def test_a_class_of_links_to_folders_below_it_is_a_class(tmp_path):
+    put(tmp_path / "data", *[f"{name}/{i}.png" for name in ("cat", "dog") for i in range(3)])
+    put(tmp_path / "stored", *[f"{i}.png" for i in range(3)])
+    (tmp_path / "data" / "owl" / "zoo").mkdir(parents=True)
+    (tmp_path / "data" / "owl" / "zoo" / "images").symlink_to(tmp_path / "stored")
+    assert image_folder(root=str(tmp_path / "data"), cache=None).class_names == ("cat", "dog", "owl")
 
 
 def test_folders_without_images_do_not_hide_that_others_are_parts(tmp_path):

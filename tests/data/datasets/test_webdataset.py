@@ -68,6 +68,13 @@ def test_labels_are_found_or_named(tmp_path, files, options):
     assert data.train.labels.tolist() == [n % 2 for n in numbers(data.train)]
 
 
+def test_names_of_samples_with_dots_are_explained(tmp_path):
+    files = [file for n in range(20) for file in ((f"x.{n:02d}.png", png(n)), (f"x.{n:02d}.cls", b"0"))]
+    [line] = problems(str(write_shard(tmp_path / "x.tar", files)))
+    assert ".07.png and 12 more); the name of a sample ends at its first dot" in line
+    assert "image_extension" not in line
+
+
 @pytest.mark.parametrize("sampler", ["uniform", "balanced"])
 def test_batches_are_the_same_on_every_backend_and_from_every_start(tmp_path, sampler):
     data = load(write_shards(tmp_path), shuffle_buffer=12)

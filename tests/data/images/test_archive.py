@@ -108,6 +108,22 @@ def test_another_content_at_the_same_place_is_unpacked(tmp_path, cache):
     assert content_of(before) == FILES
 
 
+def test_files_that_are_deleted_from_the_cache_are_missed(tmp_path, cache):
+    archive = make(tmp_path / "x.zip", FILES)
+    folder = unpack_once(archive, cache)
+    (folder / "own.txt").write_bytes(b"")
+    assert unpack_once(archive, cache) == folder
+    for name in ("own.txt", "3.png"):
+        (folder / name).unlink()
+    with pytest.raises(
+        InputError, match=r"x\.zip: 1 of its 3 files are missing where it is unpacked; delete "
+    ) as caught:
+        unpack_once(archive, cache)
+    assert str(folder) in str(caught.value)
+    shutil.rmtree(folder)
+    assert content_of(unpack_once(archive, cache)) == FILES
+
+
 def test_an_unpacking_that_was_killed_is_not_used(tmp_path, cache, monkeypatch):
     path = zip_of(tmp_path / "x.zip", FILES)
 

@@ -35,6 +35,14 @@ def test_an_array_appears_when_its_last_row_is_written(tmp_path):
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.npy"]
 
 
+def test_an_array_is_on_disk_before_it_appears(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(cached_rows.os, "fsync", lambda number: found.append(load(tmp_path)))
+    make_writer(tmp_path).write(torch.arange(5), ROWS)
+    assert found == [None]
+    assert torch.equal(load(tmp_path), ROWS)
+
+
 def test_an_unfinished_array_is_removed(tmp_path):
     writer = make_writer(tmp_path)
     writer.write(torch.tensor([0]), ROWS[:1])

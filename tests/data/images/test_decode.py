@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from resnet_cli.data import image_folder
 from resnet_cli.data.images.decode import ALPHA, FRAMES, Decoding
@@ -193,6 +194,13 @@ def test_photographs_stand_upright(tmp_path, orientation, suffix):
     assert read_header(path, Decoding()).size == (3, 8, 16)
     assert seen[:4, :8].float().mean() > 240
     assert seen[4:].float().mean() < 15
+
+
+def test_the_header_of_a_png_has_the_orientation_of_its_xmp_data(tmp_path):
+    tags = PngInfo()
+    tags.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>')
+    path = saved(tmp_path / "a.png", Image.new("RGB", (8, 4)), pnginfo=tags)
+    assert (read_header(path, Decoding()).size, decode(path, Decoding())[0].shape) == ((3, 8, 4), (8, 4, 3))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 200])

@@ -120,8 +120,8 @@ class Stepper:
         Raises:
             InputError: the run is too short for its weight average.
         """
-        # Before the progress bar, since its log line would break the bar. In the middle of an epoch, and after the steps
-        # of one that was stopped in its validation, the last step's: what follows may be no step.
+        # Before the progress bar, since its log line would break the bar. A resumed epoch continues with the freezing
+        # of its last step: if all its steps are done, batch-norm statistics and sharpness are computed with it.
         self._apply_freezing(self.state.step - 1 if self.state.batches else self.state.step)
         if self.state.average is not None:
             self.state.average.start_epoch(self.state.epoch, num_epochs, self.state.step, num_batches)

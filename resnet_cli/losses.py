@@ -126,7 +126,7 @@ class BinaryCrossEntropy(ClassLoss):
     The targets of an image are one-hot, or mixed by mixup or CutMix. The loss of an image is the mean over the classes,
     K times smaller than their sum, and needs higher learning rates than cross-entropy. `class_weights` are factors on
     the terms of the classes that an image has. If images have several labels, `balanced` is the number of images
-    without a class divided by the number with it.
+    without a class divided by the number with it, and 1 for classes that no image or every image has.
 
     Args:
         target_threshold: Targets above it count as 1 and others as 0, before label smoothing, so that both classes of a
@@ -154,7 +154,10 @@ class BinaryCrossEntropy(ClassLoss):
         )  # fmt: skip
         self.target_threshold = target_threshold
         if class_weights == "balanced" and image_count is not None:
-            self.weight = torch.tensor([(image_count - count) / count if count else 1.0 for count in class_counts])
+            # Weighted by 0, a class that every image has would not be learnt at all.
+            without = [image_count - count for count in class_counts]
+            pairs = zip(without, class_counts, strict=True)
+            self.weight = torch.tensor([no / yes if no and yes else 1.0 for no, yes in pairs])
 
     def forward(self, logits_BK: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over images and classes."""

@@ -121,6 +121,11 @@ def test_balanced_weights_have_the_mean_1_over_the_images():
     assert resolve_class_weights("balanced", NAMES, [80, 15, 5]) == weights
 
 
+def test_balanced_weights_of_several_labels_leave_no_class_unlearnt():
+    loss = BinaryCrossEntropy(class_weights="balanced", class_counts=[20, 5, 0, 10], image_count=20)
+    assert loss.weight.tolist() == [1, 3, 1, 1], "every image has the first class"
+
+
 def test_class_weights_by_name_leave_the_others_at_1():
     assert resolve_class_weights({"owl": 4, "cat": 0}, NAMES, ()) == [0.0, 1.0, 4.0]
     assert resolve_class_weights(None, NAMES, ()) is None

@@ -181,7 +181,7 @@ def cosine(
         InputError: as in `constant`.
     """
     ramp = Warmup.build(RunLength(total_steps, steps_per_epoch), warmup, warmup_start, warmup_shape)
-    return Schedule(((ramp.steps, 1.0), (total_steps, final)), "cosine", ramp)
+    return Schedule(((ramp.steps, 1.0), *_end(total_steps, final, ramp)), "cosine", ramp)
 
 
 @validate_arguments
@@ -216,7 +216,7 @@ def one_cycle(
     run = RunLength(total_steps, steps_per_epoch)
     ramp = Warmup.build(run, warmup, warmup_start, warmup_shape)
     (peak,) = run.parse_positions([peak_at], "peak_at", after=ramp.steps)
-    return Schedule(((ramp.steps, start), (peak, 1.0), (total_steps, final)), shape, ramp)
+    return Schedule(((ramp.steps, start), (peak, 1.0), *_end(total_steps, final, ramp)), shape, ramp)
 
 
 @validate_arguments
@@ -249,3 +249,8 @@ def piecewise_linear(
     positions = run.parse_positions([position for position, _ in points], "points")
     knots = tuple((position, float(factor)) for position, (_, factor) in zip(positions, points, strict=True))
     return Schedule(knots, "linear", ramp)
+
+
+def _end(total_steps: int, final: float, ramp: Warmup) -> tuple[tuple[int, float], ...]:
+    """Return the last knot of a curve; none if the warm-up is the whole run, which would rise to `final`, usually 0."""
+    return ((total_steps, final),) if ramp.steps < total_steps else ()

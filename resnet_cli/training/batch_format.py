@@ -1,6 +1,6 @@
 """Accepted forms of a batch: (images, labels) pairs, longer tuples, and dictionaries with the usual keys."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -34,6 +34,19 @@ def to_batch(found: Any) -> Batch:
     if images.ndim and not len(images):
         raise InputError(f"{EXPECTED}; this one has no images")
     return images, labels
+
+
+def checked_batches(batches: Iterable[Any]) -> Iterator[Batch]:
+    """Yield the batches of any iterable as (images, labels), after checking the first one.
+
+    Raises:
+        InputError: As in `to_batch` and, for the first one, in `require_trainable`.
+    """
+    for number, found in enumerate(batches):
+        batch = to_batch(found)
+        if not number:
+            require_trainable(batch)
+        yield batch
 
 
 def require_trainable(batch: Batch) -> None:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
-from typing import Any
 
 import torch
 
 from resnet_cli.config.run_length import total_steps
 from resnet_cli.errors import InputError
 from resnet_cli.training.backend import Backend, Batch
-from resnet_cli.training.batch_format import require_trainable, to_batch
+from resnet_cli.training.batch_format import checked_batches, to_batch
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.profiling import Section, no_section
 from resnet_cli.training.state import TrainState
@@ -18,15 +17,6 @@ NO_BATCH = (
     "the loader has no batch in this epoch: pass a list or a DataLoader, which can be iterated in every epoch, and not "
     "a generator"
 )
-
-
-def _checked(batches: Iterable[Any]) -> Iterator[Batch]:
-    """Yield the batches of any iterable as (images, labels), after checking the first one."""
-    for number, found in enumerate(batches):
-        batch = to_batch(found)
-        if not number:
-            require_trainable(batch)
-        yield batch
 
 
 class EpochIterator:
@@ -123,7 +113,7 @@ class EpochIterator:
             options = {"part": self.part} if self.part is not None and self._can_skip else {}
             batches: Iterator[Batch] = load_epoch(epoch, start, **options)
         else:
-            batches = _checked(islice(iter(self.loader), start, None))
+            batches = checked_batches(islice(iter(self.loader), start, None))
         limit = self.limit_of(epoch)
         return islice(batches, None if limit is None else max(limit - start, 0))
 
@@ -133,7 +123,7 @@ class EpochIterator:
         if callable(load_epoch) and self._can_skip:
             batches: Iterator[Batch] = load_epoch(epoch, first, every=every)
             return islice(batches, None if limit is None else len(range(first, limit, every)))
-        return islice(_checked(self.loader), first, limit, every)
+        return islice(checked_batches(self.loader), first, limit, every)
 
     def _load_sizes(self, epoch: int) -> Iterator[Batch]:
         loader, limit = self.loader, self.limit

@@ -72,7 +72,7 @@ class CompiledStepper(Stepper):
 
     def run_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one step on a batch that is on the device; see `Stepper.run_step`."""
-        self._apply_freezing()
+        self._apply_freezing(self.state.step)
         batch = self._resized(batch)
         shape = shape_of(batch)
         if shape not in self._recordings:
@@ -118,7 +118,7 @@ class CompiledStepper(Stepper):
 
     def _warm_up(self, batches: Iterable[Batch]) -> bool:
         self.state.model.train()
-        self._apply_freezing()
+        self._apply_freezing(self.state.step)
         self._make_capturable()
         if self._addresses != self._tensor_addresses():  # a state has been loaded since
             self._recordings_by_phase.clear()

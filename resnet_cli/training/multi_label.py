@@ -15,7 +15,7 @@ from resnet_cli.distributed.ranks import in_turn
 
 @dataclass(frozen=True)
 class LabelScores:
-    """Scores in percent, means over the classes that occur.
+    """Scores in percent, means over the classes that occur; 0 if none does.
 
     Attributes:
         mean_average_precision: Mean of the areas under the precision-recall curves, each as scikit-learn computes it.
@@ -75,7 +75,7 @@ class LabelTotals:
         per_class = [
             precision_K, _f1(logits_NK > 0, labels_NK, dtype), _f1(logits_NK.sigmoid() > chosen_K, labels_NK, dtype)
         ]  # fmt: skip
-        means = [(values_K * occurs_K).sum() / occurs_K.sum() for values_K in per_class]
+        means = [(values_K * occurs_K).sum() / occurs_K.sum().clamp(min=1) for values_K in per_class]
         return torch.cat([torch.stack(means), thresholds_K])
 
     def as_scores(self, values: list[float]) -> dict[str, Any]:

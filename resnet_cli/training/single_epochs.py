@@ -12,7 +12,7 @@ from resnet_cli.config.arguments import require_arguments
 from resnet_cli.config.ranges import AtLeast
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.training.backend import Backend, Batch
-from resnet_cli.training.batch_format import to_batch
+from resnet_cli.training.batch_format import checked_batches
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.metrics import BatchResult, EpochResult, Scores
@@ -115,22 +115,24 @@ class SingleEpochs(ABC):
     ) -> EpochResult:
         """Evaluate all batches of `dl_test`, or its first `max_batches`."""
         require_arguments(SingleEpochs.test_epoch, max_batches=max_batches)
-        losses, correct, count = [], 0, 0
+        losses, total_loss, correct, count = [], 0.0, 0, 0
         for batch in EpochIterator(dl_test, limit=max_batches).iterate(epoch=0):
             result = self.test_batch(batch)
             losses.append(result.loss)
+            total_loss += result.loss * len(batch[1])
             correct += result.num_correct
             count += len(batch[1])
         accuracy = 100.0 * correct / max(count, 1)
         if verbose and losses:
-            logger.info("test loss %.4f, accuracy %.2f %%", sum(losses) / len(losses), accuracy)
+            logger.info("test loss %.4f, accuracy %.2f %%", total_loss / count, accuracy)
         return EpochResult(losses, accuracy)
 
     def train_batch(self, batch: Batch) -> BatchResult:
         """Take one optimizer step on (images, labels)."""
+        (checked,) = checked_batches([batch])
         self._in_single_steps = True
         with self.backend.switches():
-            loss, correct = self.stepper.run_step(self.backend.to_device(to_batch(batch)))
+            loss, correct = self.stepper.run_step(self.backend.to_device(checked))
         return BatchResult(loss.item(), int(correct.item()))
 
     def test_batch(self, batch: Batch) -> BatchResult:

@@ -120,7 +120,9 @@ class Stepper:
         Raises:
             InputError: the run is too short for its weight average.
         """
-        self._apply_freezing()  # before the progress bar, since its log line would break the bar
+        # Before the progress bar, since its log line would break the bar. A resumed epoch continues with the freezing
+        # of its last step: if all its steps are done, batch-norm statistics and sharpness are computed with it.
+        self._apply_freezing(self.state.step - 1 if self.state.batches else self.state.step)
         if self.state.average is not None:
             self.state.average.start_epoch(self.state.epoch, num_epochs, self.state.step, num_batches)
 
@@ -203,21 +205,21 @@ class Stepper:
         state = self.state
         if not self.model.training:  # `train` visits all modules
             self.model.train()
-        self._apply_freezing()
+        self._apply_freezing(state.step)
         factor = self.lr_factor()
         if factor is not None:
             set_lr(state.optimizer, factor, self._own_lr_factors())
         if self.seed is not None:
             seed_device(self.device, self.seed, "step", state.epoch, state.batches)
 
-    def _apply_freezing(self) -> bool:
-        """Freeze what is frozen in the next step, and unfreeze the rest. Return True if that changes anything."""
+    def _apply_freezing(self, step: int) -> bool:
+        """Freeze what is frozen in a step, and unfreeze the rest. Return True if that changes anything."""
         state = self.state
         if state.freezing is None:
             return False
         if state.gradients is not None:
             state.gradients.find_layers()  # before any are frozen
-        return state.freezing.apply(state.step, state.optimizer)
+        return state.freezing.apply(max(step, 0), state.optimizer)
 
     def _record_step(self, loss: Tensor, correct: Tensor, batch: Batch) -> None:
         """Add the batch to the sums of the epoch; on a GPU, check their loss every `GPU_CHECK_STEPS` steps."""

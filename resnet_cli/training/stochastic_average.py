@@ -63,11 +63,12 @@ class StochasticAverage(WeightAverage):
             raise InputError(f"trainer.swa_start={first}: nothing is averaged in {run}; 0.75 is usual")
 
     def start_epoch(self, epoch: int, num_epochs: float, step: int, num_batches: int | None = None) -> None:
-        """Begin the tail if this is its first epoch; reset it if a longer run begins it after this epoch."""
+        """Begin the tail if this is its first epoch; reset it if a longer run begins it later."""
         self.check_length(num_epochs)
-        if epoch < self.first_epoch(num_epochs):
+        first = self.first_epoch(num_epochs)
+        if epoch < first or (self.count and self._last_epoch < first):  # the average is that of a shorter run
             self.restart()
-        elif self.first_step is None:
+        if epoch >= first and self.first_step is None:
             self.first_step = step
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from resnet_cli.config.selection import SelectBy
 from resnet_cli.errors import InputError
 from resnet_cli.training.averaging import Averaging, make_average
 from resnet_cli.training.backend import Backend, Batch, CompileMode
-from resnet_cli.training.batch_format import to_batch
+from resnet_cli.training.batch_format import checked_batches
 from resnet_cli.training.batching import NO_BATCH, EpochIterator, overfit_loaders
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
@@ -260,7 +260,7 @@ class ClassifierTrainer(SingleEpochs):
         label_totals = LabelTotals(thresholds) if self.multi_label else None
         with self.state.evaluated_weights(), self.backend.switches():
             scores = evaluate(
-                self.forward, map(to_batch, batches), device=self.device, loss_fn=self.eval_loss_fn,
+                self.forward, checked_batches(batches), device=self.device, loss_fn=self.eval_loss_fn,
                 autocast=self.backend.autocast, label_totals=label_totals, tta=tta, ranks=self.ranks,
             )  # fmt: skip
         if not scores.count:

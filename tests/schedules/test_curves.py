@@ -124,6 +124,13 @@ def test_the_warm_up_of_one_cycle_ends_at_its_start():
     assert schedule(30) == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize(("make", "options"), [(cosine, {}), (one_cycle, {"peak_at": "100%"})])
+def test_a_warm_up_over_the_whole_run_rises_to_the_peak(make, options):
+    """At the end of the run these curves are at 0, which was the end of the warm-up too: no step trained anything."""
+    schedule = make(total_steps=10, steps_per_epoch=EPOCH, warmup=1, **options)
+    assert trajectory(schedule, 10) == pytest.approx([(step + 1) / 10 for step in range(10)])
+
+
 def test_points_are_met_jumps_are_sharp_and_outside_is_flat():
     points = [(1, 0.5), (2, 1.0), ("50 steps", 0.4), ("50 steps", 0.1), ("80%", 0.2)]
     schedule = piecewise_linear(total_steps=100, steps_per_epoch=EPOCH, points=points)

@@ -95,6 +95,7 @@ CASES = {
         "trainer.log_gradients=true",
         *DRAWS,
     ],
+    "thawed where an epoch ends": ["trainer.freeze=[{match: stem, until: 3 steps}]", *SWA, "trainer.log_sharpness=1"],
     "rates by depth": ["optimizer.layer_decay=0.5", "optimizer.head_lr=0.3", "optimizer.decay_norm_and_bias=false"],
     "no validation": ["data.val_fraction=0", "data.drop_last=true"],
     "without batch norm": ["model=fixup20", "model.depth=8", "trainer.channels_last=false", "trainer.precision=bf16"],

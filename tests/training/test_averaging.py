@@ -141,6 +141,17 @@ def test_epochs_one_by_one_are_averaged_too():
     assert_same(averaged(trainer), averaged(whole))
 
 
+def test_a_longer_run_whose_tail_begins_with_its_next_epoch_averages_like_an_uninterrupted_one():
+    options = {"swa_start": 0.5, "schedule": lambda step: 1.0}
+    trainer, whole = (swa(normalised_net(), epochs=epochs, **options) for epochs in (2, 4))
+    trainer.fit(loader(), None, verbose=False)
+    assert trainer.state.average.count == 1
+    trainer.fit(loader(), None, num_epochs=2, verbose=False)
+    whole.fit(loader(), None, verbose=False)
+    assert trainer.state.average.count == whole.state.average.count == 2
+    assert trainer.state.average.first_step == whole.state.average.first_step == 6
+
+
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 def test_several_ranks_have_the_averages_of_the_first(kind):
     """Buffers that are no batch-norm statistics differ between ranks, and averages hold them too."""

@@ -54,6 +54,10 @@ def test_what_is_no_batch_is_said(batch, words):
         fit([batch])
     with pytest.raises(InputError, match=words):
         fit([(IMAGES, LABELS)], [batch])
+    trainer = make_trainer(net())
+    for method in (trainer.train_batch, trainer.test_batch):
+        with pytest.raises(InputError, match=words):
+            method(batch)
 
 
 def test_class_probabilities_are_labels_too():

@@ -45,6 +45,11 @@ def test_mean_average_precision_is_its_definition_in_any_order(batch):
         assert found.mean_average_precision == pytest.approx(100 * sum(expected) / 3)
 
 
+def test_scores_without_any_label_are_numbers_that_can_be_compared():
+    scores = scores_of(torch.randn(5, 3), torch.zeros(5, 3))
+    assert (scores.mean_average_precision, scores.macro_f1, scores.thresholds) == (0, 0, [0.5] * 3)
+
+
 def test_macro_f1_is_at_a_probability_of_one_half(batch):
     logits, labels = batch
     expected = [f1((logits[:, k] > 0).tolist(), labels[:, k].bool().tolist()) for k in range(3)]

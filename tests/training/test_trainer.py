@@ -36,6 +36,14 @@ def test_by_hand_as_in_a_notebook():
     assert again.num_epochs == 2  # a number of epochs given by hand is that many more
 
 
+def test_the_loss_of_a_test_epoch_counts_a_short_last_batch_by_its_images(caplog):
+    trainer = make_trainer(net())
+    with caplog.at_level("INFO"):
+        losses = trainer.test_epoch(loader(blobs(33))).losses
+    assert abs(losses[0] - losses[1]) > 0.002
+    assert f"test loss {(32 * losses[0] + losses[1]) / 33:.4f}," in caplog.text
+
+
 def test_an_epoch_is_the_plain_loop():
     """Losses, accuracies and weights equal a loop written out, bit for bit."""
     trainer = make_trainer(net(), loss_fn=nn.CrossEntropyLoss())

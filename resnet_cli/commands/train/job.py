@@ -65,9 +65,9 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
             with planned(command.arguments) as plans, launches[-1]:
                 task = make_task(LauncherContext(stop, sys.argv[1:], command.origin, plans))
                 status = max(status, app.run(command.arguments, stop, task))
-                sweep = launches[-1].folder  # read here: the launch removes the request at its end
-                if sweep is not None and sweep.read_stop_request() is not None:  # a signal, or sweep.stop_on_failure
-                    break
+                is_stopped = launches[-1].is_stopped  # read here: the launch removes the request at its end
+            if is_stopped:  # by a signal, or by sweep.stop_on_failure
+                break
     except Exception as error:  # including Hydra's, about the config that a plan is made for
         return print_error(error)
     finally:

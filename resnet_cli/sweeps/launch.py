@@ -101,6 +101,11 @@ class SweepLaunch:
         """The signal that this process has received, or None."""
         return self._stop.signum
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal or `sweep.stop_on_failure` has stopped the sweep; False once the launch has ended."""
+        return self.folder is not None and self.folder.read_stop_request() is not None
+
     def forward_signals_to_jobs(self) -> None:
         """Handle signals in a thread that asks jobs in other processes to stop.
 

@@ -16,7 +16,7 @@ from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.files import write_atomically
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs.card import redraw_card
-from resnet_cli.runs.code import take_snapshot, write_code
+from resnet_cli.runs.code import read_code, take_snapshot, write_code
 from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.runs.repositories import find_repositories, repositories_of_sweep
@@ -80,7 +80,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     trainer = prepared.trainer
     warnings = inexactness_warnings(before, record, trainer.backend, in_shards=trainer.in_shards)
     warnings += lost_record_warnings(before, is_resumed=prepared.start.file is not None)
-    write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=bool(before))
+    has_begun = prepared.start.file is not None or bool(before and read_code(run))  # code of its start is in the past
+    write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=has_begun)
     started = [f"init    {line}" for line in prepared.initialisation]
     further = further_warnings(prepared, context.overrides or (), in_sweep=context.sweep is not None)
     for line in (*started, *warnings, *rising_rate_warnings(before, trainer), *further, *without_effect):

@@ -70,5 +70,5 @@ def test_a_card_that_cannot_be_written_stops_no_run(train, tmp_path, monkeypatch
     (tmp_path / "run" / "card.md").mkdir(parents=True)
     status, out, _ = train(*tiny("hydra.run.dir=run", "trainer.epochs=1"))
     assert status == 0
-    assert out.count("card.md could not be written: ") == 2
+    assert out.count("card.md could not be written: run/card.md: ") == 2
     assert record_of(tmp_path / "run")["status"] == "finished"

@@ -41,6 +41,8 @@ from resnet_cli.session.stored_code import stored_modules_in_use
 from resnet_cli.session.test_set import score_test_set
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import device_name
+from resnet_cli.training.metrics import Scores
+from resnet_cli.training.state import TrainState
 
 logger = logging.getLogger("resnet_cli")
 
@@ -237,11 +239,16 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     test = {**record_scores(scores), **record_views(scores, tta)}
     by = selected_by(state.best) if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
+    _log_test_result(state, scores, by, tta)  # first: a restart after the record is written does not evaluate again
     reads = [*_test_reads(record), utc_now()]
     run.update_record(
         status="finished", ended=utc_now(), test=test, test_reads=reads, selection=selection, protocol=times
     )
     saver.draw_curves(state.rows, test)
+    prepared.leaks.log_known()  # the test images have been decoded now
+
+
+def _log_test_result(state: TrainState, scores: Scores, by: str | None, tta: str) -> None:
     chosen = f"epoch {state.best['epoch']}, {_format_selection(by)}" if state.best else "the last epoch"
     further = "".join(
         f", {name.replace('_', ' ')} {value:.2f} %" for name, value in record_label_scores(scores).items()
@@ -254,7 +261,6 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     if scores.tta is not None:
         averaged = scores.tta
         logger.info("test accuracy %.2f %%, loss %.4f with test_tta=%s", averaged.accuracy, averaged.loss, tta)
-    prepared.leaks.log_known()  # the test images have been decoded now
 
 
 def _format_selection(by: str | None) -> str:

@@ -1,10 +1,13 @@
 """What `run.json` keeps of the command line: the overrides that were typed, and those of a job of a sweep."""
 
+import errno
 import json
 import shutil
 
 import pytest
 
+from resnet_cli.errors import MachineError
+from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.protocol import at_end, at_start
 from tests.support import tiers
 from tests.support.runs import record_of, tiny
@@ -70,6 +73,21 @@ def test_code_of_a_run_that_was_killed_before_it_wrote_any_is_that_of_its_start(
     assert train("resume=d", "trainer.epochs=2")[0] == 0
     assert (tmp_path / "d/code/requirements.txt").read_text() == "torch==0\n", "of the start, though run.json is lost"
     assert (tmp_path / "d/code/resume-1/code.json").exists()
+
+
+def test_the_test_result_is_in_the_log_before_it_is_recorded(train, tmp_path, monkeypatch):
+    update = RunDir.update_record
+
+    def fail_at_the_end(run, **fields):
+        if "test_reads" in fields and fields["status"] == "finished":
+            raise MachineError(errno.ENOSPC, "No space left on device")
+        update(run, **fields)
+
+    monkeypatch.setattr(RunDir, "update_record", fail_at_the_end)
+    status, out, _ = train(*tiny("trainer.epochs=1"), "hydra.run.dir=d")
+    assert status == 4
+    assert "test accuracy " in out
+    assert "test accuracy " in (tmp_path / "d/train.log").read_text()
 
 
 def test_a_record_of_an_earlier_version_has_no_seconds_of_its_start():

@@ -12,7 +12,7 @@ import yaml
 from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import format_seconds
 from resnet_cli.config.split_names import SPLIT_NAMES
-from resnet_cli.errors import InputError, MachineError
+from resnet_cli.errors import InputError
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.card_metadata import SCORES, metadata, scores_of
 from resnet_cli.runs.folder import RunDir
@@ -47,9 +47,11 @@ def redraw_card(run: RunDir) -> None:
     """Write `card.md`; if that fails, log the reason and continue."""
     try:
         write_card(run)
-    except (InputError, OSError) as error:
-        reason = error.strerror if isinstance(error, MachineError) else error  # `str` begins with the number
-        logger.info("card.md could not be written: %s", reason)
+    except InputError as error:
+        logger.info("card.md could not be written: %s", error)
+    except OSError as error:  # its `str` begins with its number
+        file = f"{error.filename}: " if error.filename else ""
+        logger.info("card.md could not be written: %s%s", file, error.strerror or error)
 
 
 def format_card(summary: Summary, run: RunDir) -> str:

@@ -47,8 +47,11 @@ def redraw_card(run: RunDir) -> None:
     """Write `card.md`; if that fails, log the reason and continue."""
     try:
         write_card(run)
-    except (InputError, OSError) as error:
+    except InputError as error:
         logger.info("card.md could not be written: %s", error)
+    except OSError as error:  # its `str` begins with its number
+        file = f"{error.filename}: " if error.filename else ""
+        logger.info("card.md could not be written: %s%s", file, error.strerror or error)
 
 
 def format_card(summary: Summary, run: RunDir) -> str:

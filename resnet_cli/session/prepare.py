@@ -38,6 +38,7 @@ from resnet_cli.session.resume import (
     StartingPoint,
     initialise_from_images,
     load_latest,
+    record_to_continue,
     restore_or_initialise,
     shared_checkpoint,
     validate_changes,
@@ -122,9 +123,8 @@ def prepare(
     paths = paths or {}
     loggers = LoggerGroup(build.loggers(config.logger))
     checkpoint = shared_checkpoint(ranks, lambda: load_latest(run, config.resume))
-    began = monotonic() if began is None else began
-    record = ranks.from_first(run.read_record)
-    budget = find_budget(config, record, checkpoint, ranks.from_first(lambda: began), ranks.clock)
+    record = ranks.from_first(partial(record_to_continue, run, config, checkpoint))
+    budget = find_budget(config, record, checkpoint, ranks.from_first(lambda: began or monotonic()), ranks.clock)
     if budget is not None and budget.length is not None:
         config = with_length(config, budget.length)
     elif budget is not None:

@@ -16,7 +16,7 @@ from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.files import write_atomically
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs.card import redraw_card
-from resnet_cli.runs.code import take_snapshot, write_code
+from resnet_cli.runs.code import read_code, take_snapshot, write_code
 from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.runs.repositories import find_repositories, repositories_of_sweep
@@ -41,6 +41,8 @@ from resnet_cli.session.stored_code import stored_modules_in_use
 from resnet_cli.session.test_set import score_test_set
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import device_name
+from resnet_cli.training.metrics import Scores
+from resnet_cli.training.state import TrainState
 
 logger = logging.getLogger("resnet_cli")
 
@@ -80,7 +82,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     trainer = prepared.trainer
     warnings = inexactness_warnings(before, record, trainer.backend, in_shards=trainer.in_shards)
     warnings += lost_record_warnings(before, is_resumed=prepared.start.file is not None)
-    write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=bool(before))
+    has_begun = prepared.start.file is not None or bool(before and read_code(run))  # code of its start is in the past
+    write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=has_begun)
     started = [f"init    {line}" for line in prepared.initialisation]
     further = further_warnings(prepared, context.overrides or (), in_sweep=context.sweep is not None)
     for line in (*started, *warnings, *rising_rate_warnings(before, trainer), *further, *without_effect):
@@ -236,11 +239,16 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     test = {**record_scores(scores), **record_views(scores, tta)}
     by = selected_by(state.best) if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
+    _log_test_result(state, scores, by, tta)  # first: a restart after the record is written does not evaluate again
     reads = [*_test_reads(record), utc_now()]
     run.update_record(
         status="finished", ended=utc_now(), test=test, test_reads=reads, selection=selection, protocol=times
     )
     saver.draw_curves(state.rows, test)
+    prepared.leaks.log_known()  # the test images have been decoded now
+
+
+def _log_test_result(state: TrainState, scores: Scores, by: str | None, tta: str) -> None:
     chosen = f"epoch {state.best['epoch']}, {_format_selection(by)}" if state.best else "the last epoch"
     further = "".join(
         f", {name.replace('_', ' ')} {value:.2f} %" for name, value in record_label_scores(scores).items()
@@ -253,7 +261,6 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     if scores.tta is not None:
         averaged = scores.tta
         logger.info("test accuracy %.2f %%, loss %.4f with test_tta=%s", averaged.accuracy, averaged.loss, tta)
-    prepared.leaks.log_known()  # the test images have been decoded now
 
 
 def _format_selection(by: str | None) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from resnet_cli.config import stored
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.run_length import EPOCHS
@@ -93,6 +95,16 @@ def load_latest(run: RunDir, resume: str | None) -> LoadedCheckpoint | None:
     if resume is None or not (run.last.exists() or run.previous.exists() or has_trained):
         return None
     return _load_newest(run, {})
+
+
+def record_to_continue(run: RunDir, config: RunConfig, checkpoint: LoadedCheckpoint | None) -> dict[str, Any]:
+    """Return the record of a run; empty if it has no checkpoint and was begun with another config."""
+    record = run.read_record()
+    if checkpoint is None and record:
+        with suppress(InputError, OSError):
+            return {} if differences(stored.read(run.config), config.stored()) else record
+        return {}  # its config is damaged
+    return record
 
 
 def _load_newest(run: RunDir, rejected: Mapping[Path, str]) -> LoadedCheckpoint:

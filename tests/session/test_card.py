@@ -3,6 +3,8 @@
 import pytest
 
 from resnet_cli.runs import card
+from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.folder import RunDir
 from tests.support.runs import record_of, tiny
 
 
@@ -70,5 +72,11 @@ def test_a_card_that_cannot_be_written_stops_no_run(train, tmp_path, monkeypatch
     (tmp_path / "run" / "card.md").mkdir(parents=True)
     status, out, _ = train(*tiny("hydra.run.dir=run", "trainer.epochs=1"))
     assert status == 0
-    assert out.count("card.md could not be written: ") == 2
+    assert out.count("card.md could not be written: run/card.md: ") == 2
     assert record_of(tmp_path / "run")["status"] == "finished"
+
+
+def test_a_card_of_a_folder_that_is_gone_names_the_file(tmp_path, caplog):
+    with caplog.at_level("INFO", "resnet_cli"):
+        redraw_card(RunDir(tmp_path))
+    assert caplog.messages == [f"card.md could not be written: {tmp_path / 'run.json'}: No such file or directory"]

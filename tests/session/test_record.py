@@ -1,9 +1,13 @@
 """What `run.json` keeps of the command line: the overrides that were typed, and those of a job of a sweep."""
 
+import errno
 import json
+import shutil
 
 import pytest
 
+from resnet_cli.errors import MachineError
+from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.protocol import at_end, at_start
 from tests.support import tiers
 from tests.support.runs import record_of, tiny
@@ -52,6 +56,38 @@ def test_the_protocol_says_what_the_seconds_are_of_also_after_a_resume(train, tm
     assert record["protocol"]["initialisation_seconds"] == first["initialisation_seconds"], "of the process that began"
     assert (record["protocol"]["epochs"], record["protocol"]["steps"]) == (3, 9)
     assert "not initialisation" in record["protocol"]["on_the_clock"]
+
+
+def test_code_of_a_run_that_was_killed_before_it_wrote_any_is_that_of_its_start(train, tmp_path):
+    typed = [*tiny("trainer.epochs=1"), "hydra.run.dir=d"]
+    assert train(*typed)[0] == 0
+    for name in ("code", "checkpoints"):
+        shutil.rmtree(tmp_path / "d" / name)
+    (tmp_path / "d/metrics.jsonl").write_text("")
+    assert train(*typed, "resume=auto")[0] == 0
+    assert (tmp_path / "d/code/code.json").exists()
+    (tmp_path / "d/run.json").unlink()
+    (tmp_path / "d/code/requirements.txt").write_text("torch==0\n")
+    code = tmp_path / "d/code/code.json"
+    code.write_text(code.read_text().replace('"requirements.txt": "', '"requirements.txt": "0'))
+    assert train("resume=d", "trainer.epochs=2")[0] == 0
+    assert (tmp_path / "d/code/requirements.txt").read_text() == "torch==0\n", "of the start, though run.json is lost"
+    assert (tmp_path / "d/code/resume-1/code.json").exists()
+
+
+def test_the_test_result_is_in_the_log_before_it_is_recorded(train, tmp_path, monkeypatch):
+    update = RunDir.update_record
+
+    def fail_at_the_end(run, **fields):
+        if "test_reads" in fields and fields["status"] == "finished":
+            raise MachineError(errno.ENOSPC, "No space left on device")
+        update(run, **fields)
+
+    monkeypatch.setattr(RunDir, "update_record", fail_at_the_end)
+    status, out, _ = train(*tiny("trainer.epochs=1"), "hydra.run.dir=d")
+    assert status == 4
+    assert "test accuracy " in out
+    assert "test accuracy " in (tmp_path / "d/train.log").read_text()
 
 
 def test_a_record_of_an_earlier_version_has_no_seconds_of_its_start():

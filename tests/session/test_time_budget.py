@@ -76,6 +76,29 @@ def test_the_choice_is_stored_and_a_resumed_run_keeps_it(train, tmp_path, monkey
     assert record_of(tmp_path / "a")["time_budget"] is None
 
 
+def test_a_run_without_a_checkpoint_that_starts_anew_keeps_the_choice_unless_its_config_differs(
+    train, tmp_path, monkeypatch
+):
+    calls = fake(monkeypatch, step=100.0)
+    typed = arguments("trainer.time_budget=1000 s", "hydra.run.dir=a")
+    assert train(*typed)[0] == 0
+
+    def kill_before_the_first_save():
+        shutil.rmtree(tmp_path / "a/checkpoints")
+        (tmp_path / "a/metrics.jsonl").write_text("")
+
+    kill_before_the_first_save()
+    assert train(*typed, "resume=auto")[0] == 0
+    assert len(calls) == 1
+    kill_before_the_first_save()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    calls = fake(monkeypatch, step=200.0)
+    assert train(*typed, "resume=auto", "model.width=8")[0] == 0
+    assert len(calls) == 1, "another net takes another time"
+    assert record_of(tmp_path / "a")["time_budget"]["epochs"] == trainer_of(tmp_path / "a")["epochs"] == 1
+
+
 def test_below_one_epoch_the_steps_are_chosen_and_validation_stays_whole(train, tmp_path, monkeypatch):
     fake(monkeypatch, step=400.0)
     status, out, err = train(*arguments("trainer.time_budget=1000 s", "hydra.run.dir=a"))

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -160,8 +159,6 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     Raises:
         InputError: the config or an item is wrong; lists all problems.
     """
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise InputError(f"--config-dir={config_dir}: no such folder{similar_file(Path(config_dir))}")
     runs = [item for item in items if is_run(item)]
     if len(runs) > 1:
         raise InputError(f"{', '.join(runs)}: give one run folder")

@@ -42,6 +42,14 @@ model=[resnet8,cnn] -> model=[resnet8,cnn]: not the name of one option; -m model
 experiment={a:1} -> experiment={a:1}: not the name of one option
 model=resnet20 model=plain20 -> model: given twice, as resnet20 and as plain20
 seed=1 seed=2 -> seed: given twice
+model.depth=8 ++model.depth=14 -> model.depth: given twice, as 8 and as 14
+seed=1 +seed=2 -> seed: given twice
+model=inf -> model=inf: not the name of an option
+model=1e3 -> model=1e3: not the name of an option
+-p model -> -p model: needs --cfg job
+--multirun=1 -> --multirun, -m: takes no value
+-model.depth=14 -> settings have no dashes: model.depth=14
+--model.depth=14 -> settings have no dashes: model.depth=14
 model.depht=20 -> model.depht: unknown key; did you mean model.depth?
 model.Depth=20 -> did you mean model.depth?
 model.blocks=3 -> did you mean model.block?
@@ -197,7 +205,7 @@ seed=[1,2 -> not key=value
 a=b=c -> a=b=c: not key=value
 seed -> seed: not key=value
 --nonsense -> unrecognized arguments: --nonsense
---config-dir nowhere -> nowhere
+--config-dir nowhere -> --config-dir=nowhere: no such folder
 --experimental-rerun=x.pickle -> --experimental-rerun: refused
 -m seed=1,2 model.width=1,a -> job 1 (seed=1, model.width=a) and 1 more: model.width: a
 -m seed=1,2 modle.depth=3 -> modle: unknown key; did you mean model?

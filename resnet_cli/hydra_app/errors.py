@@ -36,6 +36,7 @@ from resnet_cli.hydra_app.advice import advised, describe_merge_failure
 from resnet_cli.hydra_app.argument_parser import ALTERNATIVES
 from resnet_cli.hydra_app.compose import interpolation_problem, literal_hint
 from resnet_cli.hydra_app.hints import command_name, hint_after_divergence, hint_for
+from resnet_cli.hydra_app.overrides import GROUPS_WITH_DEFAULT
 from resnet_cli.runs.terminal import colour_line, has_colour
 from resnet_cli.streams import is_terminal
 
@@ -165,6 +166,10 @@ def _composition_failure(error: BaseException) -> str:
     if first.startswith(SEVERAL_VALUES):
         override = first.split("'", 1)[-1].removesuffix("'")
         key, _, value = override.partition("=")
+        if key == "logger":
+            return f"{override}: several values: 'logger=[{value}]' chooses all of them; add -m for a sweep"
+        if key in GROUPS_WITH_DEFAULT:
+            return f"{override}: several values: add -m for a sweep, or choose one"
         return f"""{override}: several values: add -m for a sweep, or quote them: '{key}="{value}"'"""
     first += literal_hint(str(key), cause) if key else ""
     return f"{key}: {first}" if key and not first.startswith(str(key)) else first

@@ -70,6 +70,8 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             override = f"{key}=[]"  # Hydra takes no null for a group
         elif key in GROUPS_WITH_DEFAULT and NO_NAME.fullmatch(value):
             raise InputError(f"{key}={value}: not the name of an option; resnet-info --list {key} names them")
+        elif key in NULL_GROUPS and _has_no_name(override):
+            raise InputError(f"{key}={value}: not names of options; resnet-info --list {key} names them")
         if key.startswith("~") and key[1:] in NEEDED_GROUPS:
             raise InputError(f"{override}: a run needs this group; {key[1:]}=NAME chooses another option")
         if value.startswith(("[", "{")) and key in GROUPS_OF_ONE_OPTION:
@@ -79,6 +81,12 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         is_value = bool(equals) and VALUE_KEY.fullmatch(key) is not None and key not in groups
         result.append(f"++{override}" if is_value else override)
     return [*options, *result]
+
+
+def _has_no_name(override: str) -> bool:
+    """Return whether the value of an override is a list with something that is no text, such as `[null]`."""
+    value = _parse_value(override) if "=[" in override else None
+    return isinstance(value, ListConfig) and not all(isinstance(item, str) for item in value)
 
 
 def _without_plus(override: str) -> str:

@@ -56,6 +56,14 @@ model.blocks=3 -> did you mean model.block?
 optimizer.learning_rate=0.1 -> did you mean optimizer.lr?
 optimizer.lrr=0.1 -> did you mean optimizer.lr?
 lr=0.1 -> did you mean optimizer.lr?
+epoch=3 -> did you mean trainer.epochs?
+learning_rate=3 -> did you mean optimizer.lr?
+data.augment=false -> data.augment: false is not allowed; it takes null or a node with _target_
+logger=[null] -> logger=[null]: not names of options; resnet-info --list logger names them
+logger=tensorboard,wandb -> 'logger=[tensorboard,wandb]' chooses all of them; add -m
+experiment=he2015,fixup -> experiment=he2015,fixup: several values: add -m for a sweep, or choose one
+name=${nope:3} -> name: the reference ${nope:...} names no resolver
+name=${name} -> name: the reference leads back to this key
 depth=20 -> did you mean model.depth?
 epochs=3 -> did you mean trainer.epochs?
 +epochs=3 -> did you mean trainer.epochs?
@@ -198,7 +206,7 @@ schedule=multistep schedule.gamma=0 -> schedule.gamma: 0 is not allowed; it take
 schedule=multistep schedule.milestones=5 -> schedule.milestones: 5 is not allowed; it takes a list
 schedule=piecewise_linear schedule.points=[[0,1,2]] -> schedule.points: [[0, 1, 2]] is not allowed
 seed=${nope} -> nope
-'data.root="a${b}"' -> data.root: Interpolation key 'b' not found; for a literal ${ write \\${ inside quotes
+'data.root="a${b}"' -> data.root: the reference ${b} names no key; for a literal ${ write \\${ inside quotes
 name=${oc.env:NOPE_NOT_SET} -> NOPE_NOT_SET
 [1,2 -> [1,2: not key=value
 seed=[1,2 -> not key=value

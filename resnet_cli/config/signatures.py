@@ -234,7 +234,7 @@ def _inspect_imported(target: str) -> Signature:
     return Signature(parameters, is_open)
 
 
-def _has_constructor_of_module(found: type) -> bool:
+def _has_constructor_of_module(found: Any) -> bool:
     """Return whether a class defines no constructor and inherits that of `torch.nn.Module`."""
     own: Any = found.__init__
     inherited = (getattr(own, "__module__", ""), getattr(own, "__qualname__", "")) == (MODULE, "Module.__init__")

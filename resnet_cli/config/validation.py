@@ -249,8 +249,8 @@ def _nearest_key(prefix: str, key: str, allowed: Signature, known: Sequence[str]
     if prefix:
         return ""
     by_last = {full.rpartition(".")[2]: full for full in reversed(known)}  # epoch: trainer.epochs, learning_rate: lr
-    near = nearest_names(key, by_last, count=1, cutoff=ALIKE)
-    return nearest_name(key, known) or next((by_last[name] for name in near), "")
+    alike = nearest_names(key, by_last, count=1, cutoff=ALIKE)
+    return nearest_name(key, known) or next((by_last[name] for name in alike), "")
 
 
 def _check_value(path: str, value: object, parameter: Parameter, known: Sequence[str]) -> Iterator[Problem]:

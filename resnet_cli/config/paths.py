@@ -36,16 +36,21 @@ def config_folders(options: Sequence[str]) -> list[Path]:
     Raises:
         InputError: --config-dir is an empty text.
     """
-    own = [folder.absolute() for folder in (*map(Path, _config_dirs(options)), Path("conf")) if folder.is_dir()]
+    own = [folder.absolute() for folder in (*map(Path, config_dirs(options)), Path("conf")) if folder.is_dir()]
     return [*(folder for folder in dict.fromkeys(own) if folder.resolve() != CONFIG_FOLDER.resolve()), CONFIG_FOLDER]
 
 
 def config_dir(options: Sequence[str]) -> str | None:
     """Return the folder of --config-dir, the first if there are several; None without it."""
-    return next(_config_dirs(options), None)
+    return next(config_dirs(options), None)
 
 
-def _config_dirs(options: Sequence[str]) -> Iterator[str]:
+def config_dirs(options: Sequence[str]) -> Iterator[str]:
+    """Yield the folders of --config-dir.
+
+    Raises:
+        InputError: one is an empty text.
+    """
     for i, argument in enumerate(options):
         option, equals, value = argument.partition("=")
         if option in ("--config-dir", "-cd"):

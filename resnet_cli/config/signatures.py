@@ -22,6 +22,8 @@ from resnet_cli.config.source_files import Module, definition, forget_sources, i
 
 __all__ = ["NotFoundError", "Opaque", "Parameter", "Signature", "locate", "signature"]
 
+MODULE = "torch.nn.modules.module"  # whose `Module.__init__(*args, **kwargs)` refuses all arguments, as in `nn.Tanh`
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -92,6 +94,8 @@ def _read(module: Module, node: ast.stmt, rest: Sequence[str]) -> Signature | No
         if not rest and (_is_wrapped(module, node) or any("dataclass" in ast.unparse(d) for d in node.decorator_list)):
             return None
         method = _method(module, node, rest[0] if rest else "__init__")
+        if method is not None and method[0].name == MODULE and method[1].name == "__init__":
+            return Signature({})
         if method is not None and not _is_wrapped(*method):
             return _function(*method, skip_first=True)
     return None
@@ -217,6 +221,8 @@ def _inspect_imported(target: str) -> Signature:
         read = inspect.signature(found)
     except (ValueError, TypeError):
         return Signature({}, open=True)
+    if inspect.isclass(found) and _has_constructor_of_module(found):
+        return Signature({})
     hints = _hints(found)
     parameters = {}
     is_open = False
@@ -226,6 +232,13 @@ def _inspect_imported(target: str) -> Signature:
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             parameters[name] = _imported_parameter(parameter, hints)
     return Signature(parameters, is_open)
+
+
+def _has_constructor_of_module(found: Any) -> bool:
+    """Return whether a class defines no constructor and inherits that of `torch.nn.Module`."""
+    own: Any = found.__init__
+    inherited = (getattr(own, "__module__", ""), getattr(own, "__qualname__", "")) == (MODULE, "Module.__init__")
+    return inherited and found.__new__ is object.__new__ and not hasattr(found, "__signature__")
 
 
 def _imported_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Parameter:

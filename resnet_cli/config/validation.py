@@ -14,7 +14,7 @@ from typing import Any
 from resnet_cli.config.groups import CONFIG_GROUPS, LOGGER, OWN_PARTS, ConfigGroup, group_of
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
-from resnet_cli.config.suggestions import advice_on_key, nearest_name, options_with
+from resnet_cli.config.suggestions import advice_on_key, nearest_name, nearest_names, options_with
 from resnet_cli.config.values import describe, format_value, is_valid, spellings
 from resnet_cli.errors import InputError
 
@@ -23,6 +23,7 @@ Settings = dict[str, Any]
 RUN_TARGET = "resnet_cli.config.run_config.RunConfig"  # the schema of the top level
 EXAMPLES = {"optimizer": "torch.optim.SGD", "schedule": "resnet_cli.schedules.cosine"}
 OPTIONAL_GROUPS = ("loss",)  # configs of runs that were made before the group was added have none
+ALIKE = 0.85  # of difflib's ratio: epoch is trainer.epochs
 WORDS = {"null": None, "true": True, "false": False}
 NEED_GIVEN_ARGUMENT = ("model", "schedule", "trainer")  # groups whose targets must take one of the builder's arguments
 
@@ -212,7 +213,7 @@ def _check_names(
     prefix = f"{path}." if path else ""
     for key in node:
         if key not in allowed.parameters and not allowed.open:
-            advice = advice_on_key(target, str(key))
+            advice = advice_on_key(target, str(key)) or _advice_on_dots(prefix, str(key))
             if advice:
                 yield Problem(f"{prefix}{key}", "unknown key with advice", reason=advice)
                 continue
@@ -227,6 +228,14 @@ def _check_names(
             yield Problem(f"{prefix}{name}", "argument missing", allowed=describe(parameter.annotation))
 
 
+def _advice_on_dots(prefix: str, key: str) -> str:
+    """Return how a file writes a key with dots, which separate keys on the command line alone."""
+    *outer, last = f"{prefix}{key}".split(".")
+    if "." not in key:
+        return ""
+    return f"a file writes it in nested lines, {': {'.join(outer)}: {{{last}: ...{'}' * len(outer)}"
+
+
 def _nearest_key(prefix: str, key: str, allowed: Signature, known: Sequence[str]) -> str:
     """Return the nearest key of this node, else a key of the same name elsewhere, else an empty string."""
     near = nearest_name(key, allowed.parameters)
@@ -237,7 +246,11 @@ def _nearest_key(prefix: str, key: str, allowed: Signature, known: Sequence[str]
     elsewhere = [full for full in known if full.rsplit(".", 1)[-1] == key]
     if elsewhere:
         return elsewhere[0]
-    return nearest_name(key, known) if not prefix else ""
+    if prefix:
+        return ""
+    by_last = {full.rpartition(".")[2]: full for full in reversed(known)}  # epoch: trainer.epochs, learning_rate: lr
+    alike = nearest_names(key, by_last, count=1, cutoff=ALIKE)
+    return nearest_name(key, known) or next((by_last[name] for name in alike), "")
 
 
 def _check_value(path: str, value: object, parameter: Parameter, known: Sequence[str]) -> Iterator[Problem]:

@@ -113,6 +113,8 @@ def describe(annotation: Any) -> str:
         numbers = float in arguments  # numbers include whole numbers
         kept = [choice for choice in arguments if not _is_opaque(choice) and not (choice is int and numbers)]
         parts = list(dict.fromkeys(describe(choice) for choice in kept))
+        if parts == ["null"] and Opaque in arguments:
+            parts.append(describe(Opaque))
         return " or ".join(parts) or describe(Opaque)
     if origin is tuple and Ellipsis not in arguments:
         return f"a list of {len(arguments)}: " + ", ".join(map(describe, arguments))

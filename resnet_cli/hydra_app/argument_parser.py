@@ -10,6 +10,7 @@ these internals changes.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -73,6 +74,9 @@ def _parser_that_raises(get_args_parser: Callable[[], argparse.ArgumentParser]) 
 
 def _raise_input_error(options: Sequence[str], message: str) -> NoReturn:
     advice = ""
+    if found := re.match(r"argument (--\w+)/(-\w): ignored explicit argument '(.*)'", message):
+        message = f"{found[1]}, {found[2]}: takes no value"
+        advice = f"; settings have no dashes: {found[2][1:]}{found[3]}" if "=" in found[3] else ""
     if message.startswith(UNKNOWN + "--"):
         flags = message.removeprefix(UNKNOWN)
         advice = _complete_option(flags, options) or _advise_key(flags)
@@ -96,6 +100,8 @@ def _advise_key(flags: str) -> str:
     by_name = {key.rpartition(".")[2]: key for key in reversed(keys) if not key.endswith(".")}
     for flag in flags.split():
         name, _, value = flag.lstrip("-").partition("=")
+        if "." in name:
+            return f"; settings have no dashes: {name}={value or 'VALUE'}"
         for near in nearest_names(name.replace("-", "_"), by_name, count=1, cutoff=ALIKE):
             return f"; settings have no dashes: {by_name[near]}={value or 'VALUE'}"
     return ""

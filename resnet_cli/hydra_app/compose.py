@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -160,8 +159,6 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     Raises:
         InputError: the config or an item is wrong; lists all problems.
     """
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise InputError(f"--config-dir={config_dir}: no such folder{similar_file(Path(config_dir))}")
     runs = [item for item in items if is_run(item)]
     if len(runs) > 1:
         raise InputError(f"{', '.join(runs)}: give one run folder")
@@ -238,8 +235,12 @@ def interpolation_problem(error: BaseException) -> str:
     """Return what is wrong with a reference, in one line."""
     text = RESOLVING.sub("", (str(error) or type(error).__name__).splitlines()[0])
     variable = re.fullmatch(r"""["']?Environment variable '(.+)' not found["']?""", text)
+    if missing := re.fullmatch(r"Interpolation key '(.+)' not found", text):
+        return f"the reference ${{{missing[1]}}} names no key"
+    if unknown := re.fullmatch(r"Unsupported interpolation type (.+)", text):
+        return f"the reference ${{{unknown[1]}:...}} names no resolver, such as oc.env"
     if variable is None:
-        return text
+        return text.replace("Recursive interpolation detected", "the reference leads back to this key")
     default = f"${{oc.env:{variable[1]},VALUE}}"
     return (
         f"the environment variable {variable[1]} is not set; {default} has a value without it: text, "

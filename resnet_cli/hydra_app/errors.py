@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra.errors import (
@@ -32,9 +32,11 @@ from resnet_cli.errors import (
     MachineError,
     explain_computation,
 )
+from resnet_cli.hydra_app.advice import advised, describe_merge_failure
 from resnet_cli.hydra_app.argument_parser import ALTERNATIVES
 from resnet_cli.hydra_app.compose import interpolation_problem, literal_hint
 from resnet_cli.hydra_app.hints import command_name, hint_after_divergence, hint_for
+from resnet_cli.hydra_app.overrides import GROUPS_WITH_DEFAULT
 from resnet_cli.runs.terminal import colour_line, has_colour
 from resnet_cli.streams import is_terminal
 
@@ -45,7 +47,8 @@ MACHINE_ERRNOS = {
 SEVERAL_VALUES = "Ambiguous value"  # how Hydra's error begins when a sweep is given without -m
 NO_CFG = "The --resolve flag"  # when there is no --cfg beside it
 NO_SHELL_COMMAND = "Expecting one subcommand"  # when -sc has none of its commands
-APP_MODULE = "resnet_cli.commands.train"  # whose folder Hydra takes relative paths of configs from
+VAGUE = re.compile(r"^(?:Error merging override |In '(.+?)': \w+ raised while composing config:)")
+KEY = re.compile(r"[+~]*[a-z_][\w-]*(?:[./@][a-z0-9_][\w-]*)*", re.ASCII | re.IGNORECASE)  # of an override
 COMPLETION_VARIABLE = "COMP_LINE"  # what the shell sets for -sc query=bash
 NULL_GROUP = "Config group override must be"  # and when a group is set to null
 EXIT_STATUSES: Mapping[type[Exception], int] = {InputError: 2, DivergedError: 3, MachineError: 4}
@@ -125,6 +128,8 @@ def _is_in_defaults(error: RecursionError) -> bool:
 def _invalid_override(error: OverrideParseException) -> str:
     """Format an override that Hydra's grammar does not accept, with a hint on quoting."""
     override = error.override.removeprefix("++")
+    if not override.strip():
+        return "an argument is empty, as of an unset variable in the shell"
     spaced = re.match(r"([\w./@+~]+)(\s*)=(\s*)(.*)", override)
     if spaced and (spaced[2] or spaced[3]):
         return f"{override}: has spaces around =; {spaced[1]}={spaced[4]} has none"
@@ -134,10 +139,11 @@ def _invalid_override(error: OverrideParseException) -> str:
         path = Path(override)
         advice = _suggest_data_option(override) if path.exists() else "--help shows how settings are typed"
         return f"{override}: not key=value; {advice}"
-    reason = str(error).splitlines()[0].replace("++", "")
     key = override.partition("=")[0]
+    if not KEY.fullmatch(key):
+        return f"{override}: {key} is not the name of a key, such as model.depth; see --help and --cfg job"
     return (
-        f"{override}: not key=value as Hydra reads it ({reason}); put the whole argument in single quotes: "
+        f"{override}: not key=value as Hydra reads it; put the whole argument in single quotes: "
         f"""'{key}={{a: [b, c]}}' for a mapping or a list, '{key}="..."' for text with special characters"""
     )
 
@@ -153,54 +159,20 @@ def _composition_failure(error: BaseException) -> str:
     cause = error.__cause__ or error
     key = getattr(cause, "full_key", None)
     first = interpolation_problem(error if str(error) else cause).replace("++", "")
-    if advised := _advised(first):
-        return advised
+    if vague := VAGUE.match(first):
+        return f"{vague[1]}: " * bool(vague[1]) + describe_merge_failure(f"{error}\n{cause}")
+    if advice := advised(first):
+        return advice
     if first.startswith(SEVERAL_VALUES):
         override = first.split("'", 1)[-1].removesuffix("'")
         key, _, value = override.partition("=")
+        if key == "logger":
+            return f"{override}: several values: 'logger=[{value}]' chooses all of them; add -m for a sweep"
+        if key in GROUPS_WITH_DEFAULT:
+            return f"{override}: several values: add -m for a sweep, or choose one"
         return f"""{override}: several values: add -m for a sweep, or quote them: '{key}="{value}"'"""
     first += literal_hint(str(key), cause) if key else ""
     return f"{key}: {first}" if key and not first.startswith(str(key)) else first
-
-
-def _advise_sweeper(_: str) -> str:
-    """Say what a range of values to choose from needs, of the overrides that have one."""
-    typed = [word.lstrip("+") for word in sys.argv[1:] if re.search(r"=.*interval\(", word)]
-    return f"{', '.join(typed) or 'interval(...)'}: an interval needs hydra/sweeper=optuna; or give values, as in a,b,c"
-
-
-def _advise_group(key: str) -> str:
-    """Say which groups can be chosen from, for the key of an override that is in no defaults list."""
-    group, at, _ = key.partition("@")
-    if at:
-        return f"{key}: nothing of this group has this place; {group}=NAME chooses an option, +{key}=NAME adds one"
-    groups = [str(p.relative_to(CONFIG_FOLDER)) for p in sorted(CONFIG_FOLDER.rglob("*")) if p.is_dir()]
-    return f"{key}: is in no defaults list{did_you_mean(key, groups)}; +{key}=NAME adds a group of your own"
-
-
-def _advise_without_plus(key: str) -> str:
-    """Say how to change a key that exists, where + was typed before it, which adds a key."""
-    return f"+{key}: the config has this key already; without +, {key}=VALUE changes it"
-
-
-def _advise_config_dir(module: str) -> str:
-    """Say how to add a folder of configs, where the program's own were replaced by one that does not exist."""
-    folder = module.removeprefix(f"{APP_MODULE}.").replace(".", "/")
-    return f"--config-path {folder}: replaces the configs of this program; --config-dir {folder} adds your own to them"
-
-
-# What is said in place of lines of Hydra that name no key or advise something else; each is given the pattern's group.
-ADVICE: Mapping[str, Callable[[str], str]] = {
-    r"^BasicSweeper does not support sweep type : (INTERVAL)": _advise_sweeper,
-    r"^Could not override '([\w./@]+)'": _advise_group,
-    r"^Could not append to config. An item is already at '(.+)'": _advise_without_plus,
-    r"^Primary config module '(.+)' not found": _advise_config_dir,
-}
-
-
-def _advised(line: str) -> str:
-    """Return what is said in place of a line of Hydra, if anything."""
-    return next((advise(found[1]) for pattern, advise in ADVICE.items() if (found := re.search(pattern, line))), "")
 
 
 def _missing_option(error: MissingConfigException) -> str:
@@ -213,7 +185,7 @@ def _missing_option(error: MissingConfigException) -> str:
     options = [name for name in error.options or shipped if not name.startswith("_")]
     if not group or not options:
         first = " ".join(str(error).splitlines()[0].split())
-        return _advised(first) or first
+        return advised(first) or first
     if option.endswith((".yaml", ".yml")):
         name = Path(option).stem
         return (

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config.messages import as_typed
-from resnet_cli.config.paths import config_folders
+from resnet_cli.config.paths import config_dirs, config_folders
 from resnet_cli.config.run_config import NEEDED_GROUPS, NULL_GROUPS, SEED_PARTS
-from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.suggestions import did_you_mean, similar_file
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.path_values import quote_paths
 
@@ -30,7 +30,7 @@ CHANGING = ("${now:", "${letters:")  # references that have another value each t
 RUN_DIR = "hydra.run.dir="
 GROUPS_WITH_DEFAULT = (*NEEDED_GROUPS, "loss", *NULL_GROUPS)  # those of the defaults list
 GROUPS_OF_ONE_OPTION = (*NEEDED_GROUPS, "loss", "experiment")
-NO_NAME = re.compile(r"null|true|false|[+-]?[\d.]+", re.IGNORECASE)  # values that are no text in YAML
+NO_NAME = re.compile(r"null|true|false|[+-]?(?:[\d._]+(?:e[+-]?\d+)?|inf|nan)", re.IGNORECASE)  # no text in YAML
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
@@ -42,11 +42,15 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     Options come first, since Hydra 1.3 does not accept them between overrides.
 
     Raises:
-        InputError: A key is set twice, `resume=` names no run or not that of `hydra.run.dir`, or an option is refused.
+        InputError: A key is set twice, `resume=` names no run or not that of `hydra.run.dir`, or an option is refused,
+            such as a --config-dir that does not exist.
     """
     options, overrides = split_arguments(arguments)
     if any(option in ("-sc", "--shell-completion") for option in options):
         return list(arguments)  # the other arguments are for the completion's installer, not overrides
+    for name in config_dirs(options):
+        if not Path(name).is_dir():
+            raise InputError(f"--config-dir={name}: no such folder{similar_file(Path(name))}")
     multirun = is_multirun(options)
     groups = {folder.name for root in config_folders(options) for folder in root.iterdir() if folder.is_dir()}
     seen: dict[str, str] = {}
@@ -56,15 +60,18 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     for override in quoted:
         override = _with_key_of_seed(_without_plus(override))
         key, equals, value = override.partition("=")
-        if equals and key in seen:
-            raise InputError(f"{as_typed(key)}: given twice, as {seen[key]} and as {value}")
-        seen[key] = value
+        name = key.lstrip("+")
+        if equals and name in seen:
+            raise InputError(f"{as_typed(name)}: given twice, as {seen[name]} and as {value}")
+        seen[name] = value
         if equals and key == "resume" and not multirun:
             result += _resume_folder(override, typed_folder)
         if key in NULL_GROUPS and value == "null":
             override = f"{key}=[]"  # Hydra takes no null for a group
         elif key in GROUPS_WITH_DEFAULT and NO_NAME.fullmatch(value):
             raise InputError(f"{key}={value}: not the name of an option; resnet-info --list {key} names them")
+        elif key in NULL_GROUPS and _has_no_name(override):
+            raise InputError(f"{key}={value}: not names of options; resnet-info --list {key} names them")
         if key.startswith("~") and key[1:] in NEEDED_GROUPS:
             raise InputError(f"{override}: a run needs this group; {key[1:]}=NAME chooses another option")
         if value.startswith(("[", "{")) and key in GROUPS_OF_ONE_OPTION:
@@ -74,6 +81,12 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         is_value = bool(equals) and VALUE_KEY.fullmatch(key) is not None and key not in groups
         result.append(f"++{override}" if is_value else override)
     return [*options, *result]
+
+
+def _has_no_name(override: str) -> bool:
+    """Return whether the value of an override is a list with something that is no text, such as `[null]`."""
+    value = _parse_value(override) if "=[" in override else None
+    return isinstance(value, ListConfig) and not all(isinstance(item, str) for item in value)
 
 
 def _without_plus(override: str) -> str:

@@ -22,8 +22,15 @@ NOT_FOUND = "not found in config\n"  # how Hydra's line ends
 
 
 def with_whole_config(arguments: Sequence[str]) -> list[str]:
-    """Replace `--cfg hydra` by `--cfg all` beside `-p hydra.KEY`, whose value may refer to the rest of the config."""
-    if _value_of(arguments, CFG) != "hydra" or not (_value_of(arguments, PACKAGE) or "").startswith("hydra"):
+    """Replace `--cfg hydra` by `--cfg all` beside `-p hydra.KEY`, whose value may refer to the rest of the config.
+
+    Raises:
+        InputError: There is `-p` without `--cfg`, which would train.
+    """
+    package = _value_of(arguments, PACKAGE)
+    if package is not None and _value_of(arguments, CFG) is None:
+        raise InputError(f"-p {package}: needs --cfg job, the config of which it shows a part")
+    if _value_of(arguments, CFG) != "hydra" or not (package or "").startswith("hydra"):
         return list(arguments)
     result = []
     for before, argument in zip(["", *arguments], arguments, strict=False):

@@ -81,6 +81,29 @@ def test_dataclasses_and_builtins_are_imported_to_be_read():
     assert list(signature("fractions.Fraction").parameters) != []
 
 
+def test_a_module_without_a_constructor_takes_no_argument(tmp_path, monkeypatch):
+    text = """
+        from torch import nn
+        from torch.nn import Module
+
+        class Plain(nn.Module):
+            def forward(self, x): ...
+
+        class Named(Module):
+            def forward(self, x): ...
+
+        class Made(nn.Module):
+            def __new__(cls, width: int = 1, **kwargs): ...
+        """
+    name = module(tmp_path, monkeypatch, "plain_modules_example", text)
+    for target in ("torch.nn.Tanh", f"{name}.Plain", f"{name}.Named"):
+        found = signature(target)
+        assert (dict(found.parameters), found.open) == ({}, False), target
+    made = signature(f"{name}.Made")
+    assert (list(made.parameters), made.open) == (["width"], True)
+    assert signature("torch.nn.Identity").open
+
+
 @pytest.mark.parametrize(
     ("target", "words"),
     [

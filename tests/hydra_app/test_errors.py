@@ -29,7 +29,7 @@ def error_of(*overrides):
     [
         ("model=resnet21", "model=resnet21: no such option; did you mean resnet20? ("),
         ("model=null", "a group was given no name; it takes the name of one of its options"),
-        ("++name=a b{", "name=a b{: not key=value as Hydra reads it ("),
+        ("++name=a b{", "name=a b{: not key=value as Hydra reads it; put the whole argument in single quotes: "),
     ],
 )
 def test_an_error_of_hydra_is_a_line(override, line):
@@ -141,6 +141,20 @@ def test_a_reader_of_the_completion_may_go_away(tmp_path):
         (["optimiser/x=adamw"], "optimiser/x: is in no defaults list"),
         (["--config-path", "my/own"],
          "--config-path my/own: replaces the configs of this program; --config-dir my/own adds your own to them"),
+        (["--config-path", "/"],
+         "--config-path, --config-name: replace the configs of this program; --config-dir FOLDER adds your own"),
+        (["hydra.run.dri=x"], "hydra.run.dri: unknown key; did you mean hydra.run.dir?"),
+        (["hydra.mode=x"], "hydra.mode: Invalid value 'x', expected one of [RUN, MULTIRUN]"),
+        (["hydra=x"], "hydra: set one of its keys, such as hydra.run.dir"),
+        (["hydra.launcher.n_jobs=2"],
+         "hydra.launcher.n_jobs: the chosen option of hydra/launcher has no such key; hydra/launcher=NAME chooses"),
+        (["hydra.job.env_set={A:1}"],
+         "hydra.job.env_set: has not all of these keys; +hydra.job.env_set.NAME=VALUE adds one"),
+        (["~model.foo"], "~model.foo: the config has no such key"),
+        (["~hydra"], "~hydra: no option of this group is chosen"),
+        (["~seed=3"], "~seed=3: the value is 0; ~seed deletes any"),
+        ([""], "an argument is empty, as of an unset variable in the shell"),
+        (["model..depth=14"], "model..depth=14: model..depth is not the name of a key, such as model.depth;"),
         (["trainer.epochs = 5"], "trainer.epochs = 5: has spaces around =; trainer.epochs=5 has none"),
         (["trainer.epochs", "=", "5"], "trainer.epochs: not key=value; a setting has no spaces around ="),
         (["optimizer.lr=${oc.env:RATE}"], 'optimizer.lr: the text "0.01" is not allowed; it takes a number above 0: '),
@@ -169,3 +183,40 @@ def test_a_plus_before_a_key_that_exists_is_named(capsys):
     assert run(["+model.depth=14", "model=resnet8"]) == 2
     said = "the config has this key already; without +, model.depth=VALUE changes it"
     assert capsys.readouterr().err == f"error: +model.depth: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        ("experiment/mine", "defaults: [override /model: resnet20]",
+         "experiment/mine: override /model: needs the line `# @package _global_` at the start of the file"),
+        ("experiment/mine", "# @package _global_\ndefaults: [override model: resnet20]",
+         "experiment/mine: defaults: override model: other groups begin with a slash: override /model"),
+        ("experiment/mine", "# @package _global_\ndefaults: [override /modle: resnet20]",
+         "experiment/mine: defaults: override /modle: there is no such choice to replace; did you mean model?"),
+        ("experiment/mine", "# @package _global_\ndefaults: [/model: resnet20]",
+         "model: two files choose an option; a file that replaces the choice of another has the line "
+         "`- override /model: NAME` in its defaults list"),
+        ("experiment/mine", "# @package _global_\nhydra: {run: {dri: x}}",
+         "experiment/mine: hydra.run.dri: unknown key; did you mean hydra.run.dir?"),
+        ("experiment/mine", "# @package _global_\nmodel.depth: 20",
+         "model.depth: unknown key; a file writes it in nested lines, model: {depth: ...}"),
+        ("model/mine", "defaults: [resnet8]\nnorm_params.eps: 1",
+         "model.norm_params.eps: unknown key; a file writes it in nested lines, model: {norm_params: {eps: ...}}"),
+        ("model/mine", "defaults: [override /optimizer: adam, resnet8]",
+         "model/mine: defaults: override /optimizer: only an experiment's file can choose options of other groups"),
+    ],
+)  # fmt: skip
+def test_a_wrong_choice_in_a_file_is_named_with_the_file(file, content, line, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "conf" / f"{file}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert run([file.replace("/", "=")]) == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help", "model"], ["--hydra-help", "data=digits"]])
+def test_overrides_beside_help_change_nothing(arguments, capsys):
+    assert run(arguments) == 0
+    assert capsys.readouterr().err == ""

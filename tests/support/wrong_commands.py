@@ -42,12 +42,28 @@ model=[resnet8,cnn] -> model=[resnet8,cnn]: not the name of one option; -m model
 experiment={a:1} -> experiment={a:1}: not the name of one option
 model=resnet20 model=plain20 -> model: given twice, as resnet20 and as plain20
 seed=1 seed=2 -> seed: given twice
+model.depth=8 ++model.depth=14 -> model.depth: given twice, as 8 and as 14
+seed=1 +seed=2 -> seed: given twice
+model=inf -> model=inf: not the name of an option
+model=1e3 -> model=1e3: not the name of an option
+-p model -> -p model: needs --cfg job
+--multirun=1 -> --multirun, -m: takes no value
+-model.depth=14 -> settings have no dashes: model.depth=14
+--model.depth=14 -> settings have no dashes: model.depth=14
 model.depht=20 -> model.depht: unknown key; did you mean model.depth?
 model.Depth=20 -> did you mean model.depth?
 model.blocks=3 -> did you mean model.block?
 optimizer.learning_rate=0.1 -> did you mean optimizer.lr?
 optimizer.lrr=0.1 -> did you mean optimizer.lr?
 lr=0.1 -> did you mean optimizer.lr?
+epoch=3 -> did you mean trainer.epochs?
+learning_rate=3 -> did you mean optimizer.lr?
+data.augment=false -> data.augment: false is not allowed; it takes null or a node with _target_
+logger=[null] -> logger=[null]: not names of options; resnet-info --list logger names them
+logger=tensorboard,wandb -> 'logger=[tensorboard,wandb]' chooses all of them; add -m
+experiment=he2015,fixup -> experiment=he2015,fixup: several values: add -m for a sweep, or choose one
+name=${nope:3} -> name: the reference ${nope:...} names no resolver
+name=${name} -> name: the reference leads back to this key
 depth=20 -> did you mean model.depth?
 epochs=3 -> did you mean trainer.epochs?
 +epochs=3 -> did you mean trainer.epochs?
@@ -190,14 +206,14 @@ schedule=multistep schedule.gamma=0 -> schedule.gamma: 0 is not allowed; it take
 schedule=multistep schedule.milestones=5 -> schedule.milestones: 5 is not allowed; it takes a list
 schedule=piecewise_linear schedule.points=[[0,1,2]] -> schedule.points: [[0, 1, 2]] is not allowed
 seed=${nope} -> nope
-'data.root="a${b}"' -> data.root: Interpolation key 'b' not found; for a literal ${ write \\${ inside quotes
+'data.root="a${b}"' -> data.root: the reference ${b} names no key; for a literal ${ write \\${ inside quotes
 name=${oc.env:NOPE_NOT_SET} -> NOPE_NOT_SET
 [1,2 -> [1,2: not key=value
 seed=[1,2 -> not key=value
 a=b=c -> a=b=c: not key=value
 seed -> seed: not key=value
 --nonsense -> unrecognized arguments: --nonsense
---config-dir nowhere -> nowhere
+--config-dir nowhere -> --config-dir=nowhere: no such folder
 --experimental-rerun=x.pickle -> --experimental-rerun: refused
 -m seed=1,2 model.width=1,a -> job 1 (seed=1, model.width=a) and 1 more: model.width: a
 -m seed=1,2 modle.depth=3 -> modle: unknown key; did you mean model?

@@ -12,7 +12,7 @@ from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import JobFailedError, StoppedError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.argument_parser import hydra_arguments_replaced
-from resnet_cli.hydra_app.overrides import hydra_arguments
+from resnet_cli.hydra_app.overrides import hydra_arguments, split_arguments
 from resnet_cli.hydra_app.search_path import user_configs
 from resnet_cli.hydra_app.shown_config import missing_package_explained, with_whole_config
 from resnet_cli.session.signals import JobStoppedError, RunFailedError, StopSignals
@@ -24,10 +24,14 @@ Task = Callable[[DictConfig], float | None]
 
 
 def show_help(arguments: Sequence[str], stop: StopSignals) -> int:
-    """Print the help that `arguments` ask for with one of `HELP`, and return the exit status."""
+    """Print the help that `arguments` ask for with one of `HELP`, and return the exit status.
+
+    Overrides beside it change nothing in it, and Hydra would apply them to a config without our groups.
+    """
+    options, _ = split_arguments(arguments)
     gc.disable()  # Hydra copies its configs for every group that it lists; collecting them takes a tenth of the time
     try:
-        return run(arguments, stop, lambda composed: None)
+        return run(options, stop, lambda composed: None)
     finally:
         gc.enable()
 

@@ -85,6 +85,9 @@ def write(
         metadata: Texts by name, stored in the file.
         outputs: Names of the outputs, for ONNX.
         resizes: Whether height and width are dynamic, for their names in ONNX.
+
+    Raises:
+        InputError: The installed onnxscript is too old for torch.
     """
     with quiet():
         if format_name == "pt2":
@@ -92,10 +95,17 @@ def write(
             torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(dict(metadata))})
             path.write_bytes(buffer.getbuffer())
             return
-        converted = torch.onnx.export(
-            program, dynamo=True, input_names=[INPUT], output_names=list(outputs), opset_version=OPSET, verbose=False,
-            optimize=True, dynamic_shapes=(axis_names(resizes=resizes),),  # a program has numbered symbols, no names
-        )  # fmt: skip
+        try:
+            converted = torch.onnx.export(
+                program, dynamo=True, input_names=[INPUT], output_names=list(outputs), opset_version=OPSET,
+                verbose=False, optimize=True,
+                dynamic_shapes=(axis_names(resizes=resizes),),  # a program has numbered symbols, no names
+            )  # fmt: skip
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("onnxscript."):
+                raise
+            advice = "install a later one: pip install -U onnxscript"
+            raise InputError(f"--format onnx: torch {torch.__version__} needs {error.name}; {advice}") from error
         assert converted is not None
         converted.model.metadata_props.update(metadata)
         converted.save(path)

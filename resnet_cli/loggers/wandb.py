@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from resnet_cli.loggers.base import FinalStatus, Logger, Row, flatten_scalars
 
+FORMER_MODES = {"dryrun": "offline", "run": "online"}  # values of WANDB_MODE that wandb still accepts
 EXIT_CODES: Mapping[FinalStatus, int] = {"finished": 0, "interrupted": 255, "failed": 1}  # wandb uses 255 for Ctrl-C
 
 
@@ -53,6 +54,7 @@ class WeightsAndBiases(Logger):
 
         run_id = run_id or secrets.token_hex(4)
         mode = self.mode or os.environ.get("WANDB_MODE") or "online"
+        mode = FORMER_MODES.get(mode, mode)
         self._hooks = sys.exit, sys.excepthook  # wandb replaces both
         quiet = wandb.Settings(silent=True, console="off", mode=mode)  # offline, it starts no telemetry threads
         wandb.setup(quiet)

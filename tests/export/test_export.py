@@ -245,6 +245,22 @@ def test_missing_packages_are_named(exported, monkeypatch):
     assert err == "error: --format onnx: needs onnx, onnxscript, onnxruntime: pip install 'resnet-cli[export]'\n"
 
 
+def test_an_onnxscript_older_than_torch_is_named(exported, monkeypatch):
+    for name in PACKAGES:
+        pytest.importorskip(name, reason="needs the extra export")
+
+    def export(*arguments, **options):
+        import onnxscript.of_a_later_version  # noqa: F401
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    status, _, err = exported()
+    assert status == 2
+    assert err == (
+        f"error: --format onnx: torch {torch.__version__} needs onnxscript.of_a_later_version; install a later one: "
+        "pip install -U onnxscript\n"
+    )
+
+
 def test_a_checkpoint_outside_of_a_run_needs_a_name_for_the_file(exported, place):
     shutil.copy(place / "run/checkpoints/best.pt", place / "best.pt")
     status, _, err = exported("--format", "pt2", run="best.pt")

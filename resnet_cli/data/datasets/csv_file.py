@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import Between, NotEmpty, PathText
 from resnet_cli.data.dataset import Dataset
-from resnet_cli.data.datasets.layout import USUAL_SPLIT_NAMES
+from resnet_cli.data.datasets.layout import SPLIT_COLUMN_NAMES, USUAL_SPLIT_NAMES
 from resnet_cli.data.datasets.root import Root, find_root
 from resnet_cli.data.datasets.samples import make_dataset
 from resnet_cli.data.datasets.table import Table, read_table
@@ -33,7 +33,6 @@ LABEL_NAMES = (
     "label", "class", "target", "labels", "classes", "targets", "category", "classname", "labelname", "classlabel",
     "classid", "labelid", "y",
 )  # fmt: skip
-SPLIT_COLUMN_NAMES = ("split", "set", "subset", "partition", "phase", "splits", "dataset", "datasplit")
 ORIGIN_NAME = "dataset"  # a column of splits, or of the data set that each image comes from
 WEIGHT_NAMES = ("weight", "weights", "sampleweight")
 

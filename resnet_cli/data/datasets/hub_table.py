@@ -8,6 +8,7 @@ import numpy as np
 
 from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.data.datasets.layout import SPLIT_COLUMN_NAMES, USUAL_SPLIT_NAMES
 from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.source import DIGEST_BYTES, FileSource, ImageSource
 from resnet_cli.errors import InputError
@@ -101,6 +102,8 @@ def make_source(table: Any, column: str, rows: Sequence[int], name: str, base: P
     if missing is not None:
         raise InputError(f"{name}, row {missing}: no image in it")
     found = [Path(paths[row]) for row in rows]
+    if not (base / found[0]).exists() and found[0].exists():
+        base = Path()  # earlier versions took paths in a single file from the working folder
     return FileSource(base, [str(file.relative_to(base)) if file.is_relative_to(base) else str(file) for file in found])
 
 
@@ -129,6 +132,13 @@ def find_label_column(features: Mapping[str, Any], given: str | None, name: str,
     classes = [column for column, feature in features.items() if hasattr(feature, "names")]
     usual = [column for column in features if column.lower() in LABEL_NAMES and column != taken]
     return _choose(classes or usual, LABEL_NAMES, "data.label_column", "labels", features, name)
+
+
+def find_split_column(table: Any) -> str | None:
+    """Return the column of text that has a usual name of a column of splits, and only usual names of splits in it."""
+    usual = {split for names in USUAL_SPLIT_NAMES.values() for split in names}
+    columns = [name for name, kind in table.features.items() if name.lower() in SPLIT_COLUMN_NAMES and _is_text(kind)]
+    return next((name for name in columns if usual.issuperset(str(cell).lower() for cell in table.unique(name))), None)
 
 
 def _choose(

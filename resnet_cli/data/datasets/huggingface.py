@@ -18,7 +18,13 @@ from resnet_cli.config.suggestions import did_you_mean, similar_file
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.array_files import NamedArray
 from resnet_cli.data.datasets.array_labels import to_labels
-from resnet_cli.data.datasets.hub_table import find_image_column, find_label_column, make_source, read_labels
+from resnet_cli.data.datasets.hub_table import (
+    find_image_column,
+    find_label_column,
+    find_split_column,
+    make_source,
+    read_labels,
+)
 from resnet_cli.data.datasets.layout import choose_splits, format_names
 from resnet_cli.data.datasets.samples import Samples, make_dataset
 from resnet_cli.data.images.cache import find_cache_folder
@@ -122,7 +128,7 @@ def _open_images(
         rows: The split and the number of each row.
     """
     split, numbers = rows[0][0], [row for _, row in rows]
-    folder = base if base.is_dir() else Path()
+    folder = base if base.is_dir() else base.parent
     return LazyImages(make_source(splits[split], column, numbers, f"{source}, {split}", folder), **options)
 
 
@@ -177,14 +183,14 @@ def _load_from_disk(path: Path, subset: str | None) -> Tables:
 
 
 def _import_library() -> Any:
-    """Import the library `datasets`, and silence all of its messages but errors."""
+    """Import the library `datasets` and silence its messages: errors are raised too."""
     if importlib.util.find_spec("datasets") is None:
         raise InputError("data=huggingface needs the package datasets: pip install 'resnet-cli[huggingface]'")
     import datasets
     import huggingface_hub
 
     for library in (datasets, huggingface_hub):
-        library.utils.logging.set_verbosity_error()
+        library.utils.logging.set_verbosity(logging.CRITICAL)
     if sys.stderr is None or not sys.stderr.isatty():
         datasets.disable_progress_bars()
     return datasets
@@ -197,7 +203,8 @@ def _load(load: Callable[[], Any], setting: str, advice: str = "") -> Tables:
     except MemoryError:
         raise
     except Exception as error:  # the library and the file systems and formats below it raise errors of any type
-        reason = str(error).strip().split("\n")[0].rstrip(".: ")[:300] or type(error).__name__
+        told = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
+        reason = str(told).strip().split("\n")[0].rstrip(".: ")[:300] or type(told).__name__
         is_unreachable = isinstance(error, ConnectionError) and advice
         raise InputError(f"{setting} cannot be loaded: {reason}{advice if is_unreachable else ''}") from None
     return found if isinstance(found, Mapping) else {"train": found}
@@ -213,6 +220,9 @@ def _choose_splits(tables: Tables, source: str) -> dict[str, Any]:
     if "train" not in chosen:
         nearest = did_you_mean("train", tables)
         raise InputError(f"{source}: no split is named train or training ({format_names(tables)}){nearest}")
+    column = find_split_column(tables[chosen["train"]]) if len(chosen) == 1 else None
+    if column is not None:
+        log.warning("%s: column %r names splits, but is not used; save a file for each split", source, column)
     unused = [table for table in tables if table not in chosen.values()]
     if unused:
         log.warning("%s: uses %s; not %s", source, ", ".join(chosen.values()), ", ".join(unused))

@@ -22,6 +22,7 @@ USUAL_SPLIT_NAMES: Mapping[str, Sequence[str]] = {
     "test": ("test", "testing", "eval", "evaluation"),
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
 }
+SPLIT_COLUMN_NAMES = ("split", "set", "subset", "partition", "phase", "splits", "dataset", "datasplit")
 
 # Folders that systems, servers and notebooks leave behind; names that start with a dot are ignored as well.
 TOOL_FOLDERS = frozenset({

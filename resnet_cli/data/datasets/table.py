@@ -32,12 +32,14 @@ class Table:
         columns: The cells of each column, by its name.
         lines: Position of each row, for messages: the first line in a text file, the row number in a Parquet file.
         unit: Unit of `lines`.
+        unread: Columns of bytes, lists or records in a Parquet file.
     """
 
     path: Path
     columns: dict[str, list[str]]
     lines: Sequence[int]
     unit: str = "line"
+    unread: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -56,8 +58,11 @@ class Table:
         """
         if name is not None:
             if name not in self.columns:
+                state = (
+                    f"has bytes, lists or records in column {name!r}" if name in self.unread else "has no such column"
+                )
                 names = f"{self._format_columns()}{did_you_mean(name, self.columns)}"
-                raise InputError(f"{key}={name}: {self.path} has no such column, but {names}")
+                raise InputError(f"{key}={name}: {self.path} {state}, but {names}{self.describe_unread()}")
             return name
         by_plain_name = {_plain(column): column for column in reversed(self.columns)}
         by_plain_name |= {column: column for column in self.columns}  # exact names win: `label` over `Label`
@@ -69,10 +74,18 @@ class Table:
         if found is None:
             nearest = nearest_name(usual_names[0], self.columns) or "NAME"
             raise InputError(
-                f"{self.path}: no column is named {', '.join(usual_names[:3])} ...; its first line names "
-                f"{self._format_columns()}; choose one with {key}={nearest}"
+                f"{self.path}: no column is named {', '.join(usual_names[:3])} ...; its "
+                f"{'first line names' if self.unit == 'line' else 'columns of text are'} {self._format_columns()}; "
+                f"choose one with {key}={nearest}{self.describe_unread()}"
             )
         return found
+
+    def describe_unread(self) -> str:
+        """Return the end of a message about a missing column: the columns that are not read, and what reads them."""
+        if not self.unread:
+            return ""
+        names = ", ".join(map(repr, self.unread))
+        return f"; not read: {names} (not text; data=huggingface reads images inside Parquet files)"
 
     def _format_columns(self) -> str:
         names = list(map(repr, self.columns))
@@ -191,8 +204,9 @@ def _read_parquet(path: Path) -> Table:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be read as Parquet: {reason}") from None
     _refuse_repeated(path, content.column_names)
-    columns = {name: cells for name in content.column_names if (cells := _as_text(content.column(name))) is not None}
-    return Table(path, columns, range(1, content.num_rows + 1), "row")
+    cells = {name: _as_text(content.column(name)) for name in content.column_names}
+    columns = {name: column for name, column in cells.items() if column is not None}
+    return Table(path, columns, range(1, content.num_rows + 1), "row", [name for name in cells if name not in columns])
 
 
 def _as_text(column: Any) -> list[str] | None:

@@ -48,7 +48,7 @@ def find_class_columns(table: Table, given: Sequence[str] | None, used: Sequence
     if len(columns) < 2:
         raise InputError(
             f"data.labels=multi: {table.path} has no column of labels, and not two columns of 0 and 1: name them with "
-            "data.label_column=NAME or data.label_column=[NAME,NAME]"
+            f"data.label_column=NAME or data.label_column=[NAME,NAME]{table.describe_unread()}"
         )
     if given is None:
         log.info("%s: the classes are the columns %s", table.path, ", ".join(columns))

@@ -180,6 +180,16 @@ def test_parquet(tmp_path, table):
     assert problems_of(csv, file=str(tmp_path / "x.parquet")) == (f"{tmp_path}/x.parquet, row 2: no label",)
     [line] = problems_of(csv, file=str(tmp_path / "x.parquet"), path_column="pixels")
     assert "pixels" in line
+    assert "has bytes, lists or records in column 'pixels', but 'path', 'label'" in line
+    pq.write_table(pa.table({"label": [1, 2], "image": [b"x"] * 2}), tmp_path / "images.parquet")
+    [line] = problems_of(csv, file=str(tmp_path / "images.parquet"))
+    assert line.endswith(
+        "its columns of text are 'label'; choose one with data.path_column=NAME; not read: 'image' (not text; "
+        "data=huggingface reads images inside Parquet files)"
+    )
+    pq.write_table(pa.table({"path": ["0.png"], "labels": [["a", "b"]]}), tmp_path / "lists.parquet")
+    [line] = problems_of(csv, file=str(tmp_path / "lists.parquet"), labels="multi")
+    assert "not read: 'labels' (not text" in line
     (tmp_path / "x.parquet").write_bytes(b"PAR1 damaged")
     [line] = problems_of(csv, file=str(tmp_path / "x.parquet"))
     assert line.startswith(f"{tmp_path}/x.parquet: cannot be read as Parquet: ")

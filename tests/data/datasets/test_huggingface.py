@@ -99,7 +99,7 @@ def test_tables_of_other_programs_have_their_columns_found(tmp_path, load):
     structs = [{"bytes": png(i), "path": None} for i in range(12)]
     contents = pa.table({"img": structs, "species": [NAMES[i % 3] for i in range(12)], "id": range(12)})
     pq.write_table(contents, tmp_path / "x.parquet")
-    assert "no column is known to hold the labels ('img', 'species', 'id'): data.label_column=NAME" in problem_of(
+    assert "no column is known to hold the labels ('img', 'species', 'id'); set data.label_column=NAME" in problem_of(
         load, tmp_path / "x.parquet"
     )
     data = load(tmp_path / "x.parquet", label_column="species", test_fraction=0.25)
@@ -113,6 +113,48 @@ def test_tables_of_other_programs_have_their_columns_found(tmp_path, load):
     assert "data.label_column=clas: " in problem_of(load, tmp_path / "y.parquet", label_column="clas")
     assert "did you mean class?" in problem_of(load, tmp_path / "y.parquet", label_column="clas")
     assert "not encoded images" in problem_of(load, tmp_path / "y.parquet", image_column="class")
+
+
+def test_paths_in_a_file_are_relative_to_its_folder(tmp_path, load, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    for i in range(6):
+        (folder / f"{i}.png").write_bytes(png(i))
+    contents = pa.table({"image": [f"{i}.png" for i in range(6)], "label": [0, 1] * 3})
+    for place, working_folder in ((folder, elsewhere), (elsewhere, folder)):
+        monkeypatch.chdir(working_folder)
+        pq.write_table(contents, place / "x.parquet")
+        data = load(place / "x.parquet", image_column="image", test_fraction=1 / 3)
+        assert sorted(len(part.images.load()) for part in (data.train, data.test)) == [2, 4]
+
+
+def test_a_column_of_splits_is_reported(tmp_path, load, caplog):
+    save(tmp_path / "x", train=table(split=["train", "test"] * 6))
+    load(tmp_path / "x")
+    assert f"{tmp_path / 'x'}: column 'split' names splits, but is not used; save a file for each split" in caplog.text
+    caplog.clear()
+    save(tmp_path / "y", train=table(split=["red", "test"] * 6))
+    save(tmp_path / "z", train=table(split=["train"] * 12), test=table(3, 100, split=["test"] * 3))
+    for name in ("y", "z"):
+        load(tmp_path / name)
+    assert "column 'split'" not in caplog.text
+
+
+def test_errors_of_the_library_are_one_line_with_their_cause(tmp_path, load, capfd):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(
+        pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), tmp_path / "x.parquet"
+    )
+    assert "error occurred while generating" not in problem_of(load, tmp_path / "x.parquet")
+    (tmp_path / "y.parquet").write_bytes(b"no parquet")
+    problem_of(load, tmp_path / "y.parquet")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_folder_of_images_is_read_as_the_library_reads_it(tmp_path, load):
@@ -205,7 +247,7 @@ def test_wrong_arguments(tmp_path, load):
     from resnet_cli.data import huggingface
 
     for options in ({}, {"name": "a/b", "root": "x"}):
-        assert "data.name=NAME of the hub, or data.root=PATH" in problem_of(huggingface, **options)
+        assert "needs either data.name=NAME of the hub or data.root=PATH" in problem_of(huggingface, **options)
     assert problem_of(load, tmp_path / "none") == f"data.root={tmp_path / 'none'} does not exist"
     (tmp_path / "x.txt").write_text("x")
     assert "not a .parquet file" in problem_of(load, tmp_path / "x.txt")
@@ -221,7 +263,9 @@ def test_several_columns_of_labels_must_be_named(tmp_path, load):
     contents = table().rename_column("label", "fine").add_column("coarse", [0, 1] * 6)
     contents = contents.cast_column("coarse", datasets.ClassLabel(names=["a", "b"]))
     root = save(tmp_path / "x", train=contents)
-    assert "several columns may hold the labels ('fine', 'coarse'): data.label_column=NAME" in problem_of(load, root)
+    assert "several columns may hold the labels ('fine', 'coarse'); set data.label_column=NAME" in problem_of(
+        load, root
+    )
     assert load(root, label_column="coarse").class_names == ("a", "b")
 
 

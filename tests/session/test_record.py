@@ -33,10 +33,10 @@ def test_a_record_of_an_earlier_version_gets_no_overrides_of_its_resume(train, t
 
 
 @pytest.mark.parametrize(
-    "typed", tiers.mostly_slow([tiny("trainer.epochs=1"), ["data=image_folder", "data.root=nowhere"]], every=2)
+    "typed", tiers.mostly_slow([tiny("trainer.epochs=1"), ["data=image_folder", "data.root=no-classes"]], every=2)
 )
 def test_a_job_of_a_sweep_records_its_own_overrides_even_if_it_fails(train, tmp_path, typed):
-    (tmp_path / "nowhere").mkdir()  # it has no classes
+    (tmp_path / "no-classes").mkdir()  # it has no classes
     train("-m", *typed, "seed=0,1", "hydra.sweep.dir=s")
     found = [json.loads(path.read_text())["overrides"] for path in (tmp_path / "s").glob("*/run.json")]
     assert sorted(found) == [[*typed, "seed=0"], [*typed, "seed=1"]]

@@ -290,10 +290,10 @@ def test_sweeps_of_one_second_have_folders_of_their_own(train, tmp_path, monkeyp
 
 
 def _with_fixed_sweeps(folder, source):
-    """A copy of the config whose sweeps' folders do not tell the time."""
+    """A copy of the config whose sweeps are all in one folder, as sweeps of one second are."""
     copied = shutil.copytree(source, folder / "copied")
     text = (copied / "train.yaml").read_text()
-    (copied / "train.yaml").write_text(text.replace("${now:%Y-%m-%d}/${now:%H-%M-%S}-${sweep_name:}", "x"))
+    (copied / "train.yaml").write_text(text.replace("${now:%Y-%m-%d}/${now:%H-%M-%S}-${sweep_name:}", "${now:x}"))
     return copied
 
 

@@ -278,6 +278,7 @@ def test_companion_commands_find_own_classes_of_a_trusted_run(own_class, monkeyp
 @pytest.mark.slow
 def test_own_classes_of_two_runs_are_not_mixed_up(train, own_class):
     shutil.copytree(own_class / "there/a", own_class / "there/b")
+    (own_class / "there/b/code/modules/reproduced_widths.py").write_text("WIDTH = 4\n")
     status, _, err = train("-m", "reproduce=there/a,there/b", "trust=true")
     assert status == 2
     assert "this process has reproduced_nets from " in err

@@ -154,7 +154,7 @@ PARTS = {  # what a page names, what must be there before, and what makes it
     ),
     "10-02-11-cifar_resnet": ((), make_search),
     "10-02-11-resnet20,plain20": (
-        (), lambda: train("-m", "model=resnet20,plain20", *DIGITS[:2],
+        (), lambda: train("-m", "model=resnet20,plain20", *DIGITS[:2], "trainer.epochs=1",
                           f"hydra.sweep.dir='{MULTIRUN}2/10-02-11-resnet20,plain20'")
     ),
 }  # fmt: skip

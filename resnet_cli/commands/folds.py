@@ -87,9 +87,14 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
     if not sweep.is_dir():
         problem = "not a folder" if sweep.exists() else f"no such folder{similar_file(sweep)}"
         problems.append(f"{options.run}: {problem}")
+    folder = None
+    try:
+        folder = None if options.out is None else output_folder(options.out)
+    except InputError as error:
+        problems += error.problems
     if problems:
         raise InputError(*problems)
-    return sweep, None if options.out is None else output_folder(options.out)
+    return sweep, folder
 
 
 def _rows(report: "LabelReport") -> list[dict[str, Any]]:

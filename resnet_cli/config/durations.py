@@ -52,7 +52,7 @@ def format_seconds(seconds: float) -> str:
     return f"{days} d {hours} h"
 
 
-def respell(value: object) -> object:
+def normalise_duration(value: object) -> object:
     """Return a duration in one spelling, for comparisons: `5 min 0 s` for `300s`; what is no duration as it is."""
     seconds = parse_seconds(value)
     if seconds is None:

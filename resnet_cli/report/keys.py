@@ -9,7 +9,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config.durations import respell
+from resnet_cli.config.durations import normalise_duration
 from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS, SEED_PARTS
@@ -137,7 +137,8 @@ def _result_settings(run: Run) -> dict[str, Any]:
     }
     budget = kept.pop(BUDGET, None)
     if budget is not None:  # what it chose depends on the machine, and differs between runs of one config
-        kept = {key: value for key, value in kept.items() if key not in CHOSEN} | {EPOCHS: f"in {respell(budget)}"}
+        kept = {key: value for key, value in kept.items() if key not in CHOSEN}
+        kept[EPOCHS] = f"in {normalise_duration(budget)}"
     start = run.record.get("start")
     if isinstance(start, str) and start != "scratch" and not re.match(r"epoch \d", start):
         kept["init_from"] = start

@@ -126,6 +126,7 @@ def test_all_images_count_where_training_validated_on_some(tmp_path, monkeypatch
     (["nothing"], ["nothing: no such folder"]),
     (["sweep/sweep.json"], ["sweep/sweep.json: not a folder"]),
     (["sweep", "--out", "sweep/sweep.json"], ["--out=sweep/sweep.json: is a file"]),
+    (["sweep", "--split", "val", "--out", "sweep/sweep.json"], ["--split: cannot be", "--out=sweep/sweep.json: is a"]),
 ])  # fmt: skip
 def test_wrong_input(sweep, capsys, arguments, problems, flag):
     assert run([*arguments, flag]) == 2

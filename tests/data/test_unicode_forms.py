@@ -6,23 +6,15 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data import arrays, csv, image_folder, make_loaders, webdataset
 from resnet_cli.data.classes import choose_classes, describe_names_alike, find_places
 from resnet_cli.losses import CrossEntropy
+from tests.support.images import put_images
 from tests.support.shards import png, write_shard
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
-
-
-def put(root, *names):
-    for i, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), (i, i, i)).save(path)
-    return str(root)
 
 
 def test_only_names_of_another_form_are_matched_and_only_to_a_single_name():
@@ -32,7 +24,7 @@ def test_only_names_of_another_form_are_matched_and_only_to_a_single_name():
 
 def test_folders_of_the_splits(tmp_path):
     names = (f"train/{NFC}/0.png", "train/tea/0.png", f"test/{NFC}/0.png", f"test/{NFD}/1.png", "test/tea/0.png")
-    data = image_folder(root=put(tmp_path, *names), cache=None)
+    data = image_folder(root=put_images(tmp_path, *names), cache=None)
     assert data.class_names == tuple(sorted([NFC, "tea"]))
     pixels = data.test.images.load()[:, 0, 0, 0].tolist()
     assert dict(zip(pixels, data.test.labels.tolist(), strict=True)) == {2: 0, 3: 0, 4: 1}
@@ -40,7 +32,7 @@ def test_folders_of_the_splits(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"labels": "multi"}])
 def test_labels_of_a_table(tmp_path, options):
-    put(tmp_path, *(f"{i}.png" for i in range(4)))
+    put_images(tmp_path, *(f"{i}.png" for i in range(4)))
     rows = [f"0.png,{NFC},train", "1.png,tea,train", f"2.png,{NFD},test", "3.png,tea,test"]
     (tmp_path / "a.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
     data = csv(file=str(tmp_path / "a.csv"), cache=None, **options)
@@ -63,7 +55,7 @@ def test_labels_of_arrays_and_shards(tmp_path):
 
 def test_names_in_settings_and_split_files(tmp_path):
     names = [f"{label}/{i}.png" for label in (NFD, "tea", "milk") for i in range(4)]
-    data = image_folder(root=put(tmp_path / "photos", *names), cache=None)
+    data = image_folder(root=put_images(tmp_path / "photos", *names), cache=None)
     chosen, _ = choose_classes(data, [NFC, "drink"], {"drink": ["tea", "milk"]})
     assert chosen.class_names == (NFD, "drink")
     merged, _ = choose_classes(data, None, {"drink": ["tea", NFC]})

@@ -7,18 +7,10 @@ import zipfile
 
 import pytest
 import torch
-from PIL import Image
 
 from resnet_cli.data import csv, image_folder
 from resnet_cli.errors import InputError
-
-
-def put(root, *names):
-    """Save image files whose grey value is their position in `names`."""
-    for i, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), (i, i, i)).save(path)
+from tests.support.images import put_images
 
 
 def values(split):
@@ -28,7 +20,7 @@ def values(split):
 @pytest.fixture
 def table(tmp_path):
     """Return a function that writes a table beside the images 0.png to 9.png, and loads it with options."""
-    put(tmp_path, *(f"{i}.png" for i in range(10)))
+    put_images(tmp_path, *(f"{i}.png" for i in range(10)))
 
     def write_and_load(text, name="labels.csv", **options):
         content = text if isinstance(text, bytes) else text.encode()
@@ -69,7 +61,7 @@ def test_splits_have_their_usual_names(table, train, val, test):
 
 def test_without_a_test_split_the_folder_and_the_table_hold_out_alike(tmp_path):
     names = [f"{label}/{i}.png" for label in "ab" for i in range(10)]
-    put(tmp_path / "images", *names)
+    put_images(tmp_path / "images", *names)
     rows = "".join(f"{name},{name[0]},{1 + i}\n" for i, name in enumerate(names))
     (tmp_path / "x.csv").write_text(f"image,class,weight\n{rows}")
     data = csv(file=str(tmp_path / "x.csv"), root=str(tmp_path / "images"), cache=None)
@@ -97,7 +89,7 @@ def test_what_spreadsheets_write(table, text):
 
 def test_odd_names_in_quotes(tmp_path, table):
     odd = ['a, b/"x".png', "ü/日本.png", "a;b.png", "sp ace.png"]
-    put(tmp_path, *odd)
+    put_images(tmp_path, *odd)
     rows = "".join(
         '"{}",{}\n'.format(name.replace('"', '""'), "äöü" if i % 2 else '"l, m"') for i, name in enumerate(odd)
     )
@@ -107,7 +99,7 @@ def test_odd_names_in_quotes(tmp_path, table):
 
 
 def test_paths_are_found_as_other_systems_spell_them(tmp_path, table):
-    put(tmp_path, "ü/0.png", "ü/1.png", "ü/2.png", "ü/3.png")
+    put_images(tmp_path, "ü/0.png", "ü/1.png", "ü/2.png", "ü/3.png")
     decomposed = unicodedata.normalize("NFD", "ü")
     rows = [f"{decomposed}/0.png,a", "ü\\1.png,a", f"{tmp_path}/ü/2.png,b", "x/../ü/3.png,b"]
     data = table("path,label\n" + "\n".join(rows), test_fraction=0.5)
@@ -327,7 +319,7 @@ def test_classes_that_a_split_lacks_are_said(table, caplog):
 @pytest.mark.parametrize("folder", ["images", "set/images"])
 @pytest.mark.parametrize("prefix", ["", "images/"])
 def test_an_archive_holds_the_files(tmp_path, folder, prefix):
-    put(tmp_path / "in" / folder, *(f"{i}.png" for i in range(4)))
+    put_images(tmp_path / "in" / folder, *(f"{i}.png" for i in range(4)))
     archive = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
     (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{prefix}{i}.png,{i % 2}\n" for i in range(4)))
     data = csv(file=str(tmp_path / "labels.csv"), root=archive, cache=str(tmp_path / "cache"), test_fraction=0.5)
@@ -347,7 +339,7 @@ def test_the_line_of_a_spreadsheet_that_names_the_delimiter(table):
 
 
 def test_most_rows_say_where_the_files_of_an_archive_are(tmp_path):
-    put(tmp_path / "in" / "images", *(f"a/{i}.png" for i in range(4)))
+    put_images(tmp_path / "in" / "images", *(f"a/{i}.png" for i in range(4)))
     archive = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
     table = tmp_path / "labels.csv"
     options = {"file": str(table), "root": archive, "cache": str(tmp_path / "cache"), "test_fraction": 0.5}

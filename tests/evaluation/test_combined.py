@@ -163,7 +163,7 @@ def test_runs_that_did_not_begin_alike_are_told(members):
     assert members_of.warn_of_separate_starts(members("seed0", "tuned", "held out otherwise")) == []
 
 
-def test_weights_that_were_trained_on_images_prepared_otherwise_are_said(members):
+def test_weights_that_were_trained_on_images_prepared_otherwise_are_said(members, monkeypatch):
     found = members("seed0", "seed1")
     assert members_of.warn_of_other_preparation(found) == []
     found[1].run.settings["data"]["eval_crop"] = 0.8
@@ -171,6 +171,9 @@ def test_weights_that_were_trained_on_images_prepared_otherwise_are_said(members
     (line,) = members_of.warn_of_other_preparation(found)
     assert line.startswith("seed1: was trained on images prepared otherwise than those of seed0")
     assert line.endswith("is evaluated: data.eval_crop, mean and standard deviation")
+    runs = {member.name: member.run for member in found}
+    monkeypatch.setattr(combined, "open_trained", lambda path, **options: runs[path])
+    assert line in combined.open_combined(list(runs), "weights", "test").notes
 
 
 @pytest.mark.slow

@@ -27,7 +27,8 @@ TEMPLATES: dict[Kind, str] = {
     "environment variable NAME with '{key}=${{oc.decode:${{oc.env:NAME}}}}'",
     "empty": "is empty; it takes {allowed}",
     "value missing": "a value must be given ({key}=...)",
-    "not a node": "{given} is not a node with _target_; choose an option of the group, {key}=...",
+    "not a node": "{given} is not a node with _target_; choose an option of the group, {key}=..., or in the "
+    "defaults list of a file, override /{key}: ...",
     "not a dotted name": "{given} is not the dotted name of a class or function",
     "not found": "{reason}{suggestion}",
     "no target": "has no _target_; a file of this group names the class or function to build",

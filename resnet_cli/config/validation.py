@@ -103,9 +103,12 @@ def _problems(settings: Settings, valid: Mapping[str, Any]) -> Iterator[Problem]
     fields = signature(RUN_TARGET).parameters
     top_level = Signature({name: field for name, field in fields.items() if name not in CONFIG_GROUPS})
     values = {key: value for key, value in settings.items() if key not in CONFIG_GROUPS}
-    if isinstance(values.get("experiment"), Mapping):
-        yield Problem("experiment", "experiment without package")
-        del values["experiment"]
+    experiment = values.pop("experiment", None)  # an experiment's file is merged into the top level
+    if experiment is not None:
+        is_node = isinstance(experiment, Mapping)
+        yield Problem("experiment", "experiment without package" if is_node else "not a node", experiment)
+    if isinstance(values.get("logger"), str):
+        yield Problem("logger", "not a node", values.pop("logger"))
     yield from _check_keys("", values, top_level, known)
     for name in CONFIG_GROUPS:
         if settings.get(name) is None or settings.get(name) is not valid.get(name):
@@ -174,10 +177,8 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
         and own.parameters.keys().isdisjoint(part.given)
     ):
         setting = f"{path}.{missing}={describe(own.parameters[missing].annotation)}"
-        given = ", ".join(part.given)
-        yield Problem(
-            f"{path}._target_", "takes nothing given", target, allowed=given, reason=group_of(path), suggestion=setting
-        )
+        given, group = ", ".join(part.given), group_of(path)
+        yield Problem(f"{path}._target_", "takes nothing given", target, given, reason=group, suggestion=setting)
         return
     parameters: dict[str, list[Parameter]] = {}
     for source in (own.parameters, part.reader_parameters(own.parameters)):

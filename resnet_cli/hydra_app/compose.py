@@ -61,10 +61,10 @@ def checked_settings(
     settings = validation.without_leftovers(settings, keys, in_files)
     reproduce = settings.get("reproduce")
     if isinstance(reproduce, str) and reproduce.strip():
-        return _reproduced_settings(settings, keys, find_run(reproduce))
+        return _reproduced_settings(settings, keys, find_run(reproduce, "reproduce"))
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
-        return _resumed_settings(settings, keys, find_run(resume))
+        return _resumed_settings(settings, keys, find_run(resume, "resume"))
     settings = with_defaults_of_labels(settings, keys)
     validation.check(settings, valid)
     require_one_length(settings, keys, in_files)

@@ -104,12 +104,14 @@ def as_user_error(error: BaseException) -> Exception | None:
         return InputError("--resolve: needs --cfg job, whose references it resolves")
     if isinstance(error, ValueError) and str(error).startswith(NO_SHELL_COMMAND):
         return InputError("-sc: takes install=SHELL, uninstall=SHELL or query=SHELL, where SHELL is bash, fish or zsh")
+    if isinstance(error, TypeError | AssertionError) and _passes_through(error, "configure_log"):
+        return InputError("hydra.verbose: takes true, false, the name of a logger, or a list of names")
     if isinstance(error, KeyError) and error.args == (COMPLETION_VARIABLE,):
         return InputError(
             "-sc query: is called by the shell, which sets COMP_LINE; install completion with "
             'eval "$(resnet-train -sc install=bash)"'
         )
-    if isinstance(error, RecursionError) and _is_in_defaults(error):
+    if isinstance(error, RecursionError) and _passes_through(error, "defaults_list.py"):
         return InputError("config files refer to one another in a circle in their defaults lists")
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         # torch raises it when the worker dies, wherever the main process is just then.
@@ -119,10 +121,10 @@ def as_user_error(error: BaseException) -> Exception | None:
     return explain_computation(error)
 
 
-def _is_in_defaults(error: RecursionError) -> bool:
-    """Return whether Hydra was following defaults lists."""
-    frames = (Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(file.name == "defaults_list.py" for file in frames)
+def _passes_through(error: BaseException, name: str) -> bool:
+    """Return whether an error was raised inside a function of this name, or inside a file of this name."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(name in (code.co_name, Path(code.co_filename).name) for code in codes)
 
 
 def _invalid_override(error: OverrideParseException) -> str:
@@ -200,6 +202,8 @@ def _missing_option(error: MissingConfigException) -> str:
 def _group_and_option(place: str) -> tuple[str, str]:
     """Split `model/my/net` into the group, the longest that the program has, and the option as it was typed."""
     parts = place.split("/")
+    if parts[0] == "hydra":  # has groups of its own beside those of the program
+        return "/".join(parts[:2]), "/".join(parts[2:])
     for count in range(len(parts) - 1, 0, -1):
         if (CONFIG_FOLDER / "/".join(parts[:count])).is_dir():
             return "/".join(parts[:count]), "/".join(parts[count:])

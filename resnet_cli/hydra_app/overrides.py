@@ -31,6 +31,7 @@ RUN_DIR = "hydra.run.dir="
 GROUPS_WITH_DEFAULT = (*NEEDED_GROUPS, "loss", *NULL_GROUPS)  # those of the defaults list
 GROUPS_OF_ONE_OPTION = (*NEEDED_GROUPS, "loss", "experiment")
 NO_NAME = re.compile(r"null|true|false|[+-]?(?:[\d._]+(?:e[+-]?\d+)?|inf|nan)", re.IGNORECASE)  # no text in YAML
+OWN_CALLBACK = re.compile(r"[+~]*hydra\.callbacks(?:\.check(?:\..*)?)?")
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
@@ -72,6 +73,8 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             raise InputError(f"{key}={value}: not the name of an option; resnet-info --list {key} names them")
         elif key in NULL_GROUPS and _has_no_name(override):
             raise InputError(f"{key}={value}: not names of options; resnet-info --list {key} names them")
+        if OWN_CALLBACK.fullmatch(key):
+            raise InputError(f"{key}: cannot be changed: it validates configs; +hydra.callbacks.NAME=... adds another")
         if key.startswith("~") and key[1:] in NEEDED_GROUPS:
             raise InputError(f"{override}: a run needs this group; {key[1:]}=NAME chooses another option")
         if value.startswith(("[", "{")) and key in GROUPS_OF_ONE_OPTION:
@@ -152,7 +155,7 @@ def _resume_folder(argument: str, typed: str | None) -> list[str]:
     value = _parse_value(argument)
     if value is None or value == "auto" or not str(value).strip():
         return []
-    run = find_run(str(value))
+    run = find_run(str(value), "resume")
     _require_latest(str(value), run)
     folder = None if typed is None else _parse_value(typed)
     if folder is not None and os.path.realpath(str(folder)) != os.path.realpath(run.path):
@@ -185,18 +188,29 @@ def _require_latest(path: str, run: "RunDir") -> None:
         )
 
 
-def require_output_subdir(config: DictConfig) -> None:
-    """Refuse an empty `hydra.output_subdir`: Hydra's own files would replace those in the run folder.
+def require_files_apart(config: DictConfig) -> None:
+    """Refuse settings of Hydra by which its own files would be those of the run folder.
 
     Args:
         config: The composed config.
 
     Raises:
-        InputError: it is empty.
+        InputError: `hydra.output_subdir` is empty, or `hydra.job_logging` writes to the run's log.
     """
+    from resnet_cli.runs.folder import RunDir
+
     subdir = config.hydra.output_subdir
     if subdir is not None and str(subdir).strip() in ("", ".", "./"):
         raise InputError(f"hydra.output_subdir: {'is empty' if not subdir.strip() else subdir}; give a name, or null")
+    log = RunDir("").log.name
+    handlers: Any = OmegaConf.to_container(config.hydra.job_logging, resolve=False)
+    for name, handler in (handlers.get("handlers") or {}).items():
+        file = str(handler.get("filename") or "").replace("${hydra.job.name}", str(config.hydra.job.name))
+        if Path(file).name == log:
+            raise InputError(
+                f"hydra.job_logging.handlers.{name}: would write to {log} in the run folder, which has the log of the "
+                "run; hydra.job.name=hydra gives Hydra's log another name"
+            )
 
 
 def has_fixed_folder(config: DictConfig, kind: str = "run") -> bool:

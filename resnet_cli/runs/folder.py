@@ -12,6 +12,7 @@ from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, remove_stale_temporaries, write_atomically
 
+LOST_RECORD = "restore it from a backup, or delete it, and a resumed run begins a new one"
 SWEEP_FILES = ("sweep.json", "multirun.yaml")
 
 
@@ -119,9 +120,9 @@ class RunDir:
         except OSError as error:
             raise MachineError(error.errno, f"{self.record}: cannot be read: {error.strerror or error}") from None
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{self.record}: not a run record: {error}") from None
+            raise InputError(f"{self.record}: not a run record: {error}; {LOST_RECORD}") from None
         if not isinstance(record, dict):
-            raise InputError(f"{self.record}: not a run record: not a mapping")
+            raise InputError(f"{self.record}: not a run record: not a mapping; {LOST_RECORD}")
         return record
 
     def update_record(self, **fields: Any) -> None:
@@ -168,22 +169,26 @@ def _is_writable_folder(path: Path) -> bool:
     return True
 
 
-def find_run(path: str) -> RunDir:
+def find_run(path: str, key: str = "") -> RunDir:
     """Return the run folder that `path` names: the folder itself, or that of a checkpoint in it.
+
+    Args:
+        path: A run folder or a checkpoint.
+        key: The key of the config whose value it is, for messages.
 
     Raises:
         InputError: there is no such folder, or it is no run folder, but perhaps that of a sweep.
     """
-    given = expand_home(path)
+    given, name = expand_home(path), f"{key}={path}" if key else path
     folder = given.parent.parent if given.suffix == ".pt" and given.parent.name == "checkpoints" else given
     if not given.exists():
-        raise InputError(f"{path}: no such run folder{similar_file(given)}")
+        raise InputError(f"{name}: no such run folder{similar_file(given)}")
     run = RunDir(folder)
     if not run.config.is_file():
         if is_sweep(given):
-            raise InputError(f"{path}: a sweep; give one of its run folders, or compare them: resnet-report {path}")
+            raise InputError(f"{name}: a sweep; give one of its run folders, or compare them: resnet-report {path}")
         around = next((parent for parent in given.parents[:2] if RunDir(parent).config.is_file()), None)
-        raise InputError(f"{path}: not a run folder ({f'give {around}' if around else 'it has no config.yaml'})")
+        raise InputError(f"{name}: not a run folder ({f'give {around}' if around else 'it has no config.yaml'})")
     return run
 
 

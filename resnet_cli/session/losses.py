@@ -63,7 +63,7 @@ def build_loss(
             f"loss._target_: {chosen['_target_']} takes one class for each image, and these have several labels: "
             "use loss=binary_cross_entropy"
         )
-    if is_default and not any(value for key, value in (node or {}).items() if key != "_target_"):
+    if is_default and not any(value or value == [] for key, value in (node or {}).items() if key != "_target_"):
         return None
     classes = len(loaders.class_names)
     known = {

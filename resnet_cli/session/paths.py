@@ -150,7 +150,7 @@ def paths_today(settings: Mapping[str, Any], given: Collection[str], run: RunDir
         InputError: see `recorded_paths`.
     """
     if settings.get("reproduce") is not None:
-        return recorded_paths(settings, given, find_run(settings["reproduce"]))
+        return recorded_paths(settings, given, find_run(settings["reproduce"], "reproduce"))
     return recorded_paths(settings, given, run) if settings["resume"] not in (None, "auto") else {}
 
 
@@ -177,7 +177,7 @@ def paths_from(settings: Mapping[str, Any], origin: Origin, run: RunDir, *, need
         InputError: `needed`, and files are in none of the folders.
     """
     if settings.get("reproduce") is not None:
-        return recorded_paths(settings, origin.given, find_run(settings["reproduce"]), needed=needed)
+        return recorded_paths(settings, origin.given, find_run(settings["reproduce"], "reproduce"), needed=needed)
     entries: Mapping[str, Any] = {}
     with suppress(InputError):  # an unreadable record is reported when the job runs
         entries = _entries(run)

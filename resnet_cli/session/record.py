@@ -31,6 +31,7 @@ from resnet_cli.session.resume_warnings import (
     inexactness_warnings,
     lost_record_warnings,
     nothing_to_do,
+    partial_epoch_warnings,
     rising_rate_warnings,
 )
 from resnet_cli.session.run_data import count_data, describe_data
@@ -82,6 +83,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     trainer = prepared.trainer
     warnings = inexactness_warnings(before, record, trainer.backend, in_shards=trainer.in_shards)
     warnings += lost_record_warnings(before, is_resumed=prepared.start.file is not None)
+    warnings += partial_epoch_warnings(prepared.start.changes, trainer)
     has_begun = prepared.start.file is not None or bool(before and read_code(run))  # code of its start is in the past
     write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=has_begun)
     started = [f"init    {line}" for line in prepared.initialisation]

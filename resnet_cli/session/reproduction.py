@@ -132,7 +132,7 @@ def find_reproduction(config: RunConfig, run: RunDir) -> Reproduction | None:
             return None
     if name is None:
         return None
-    source = find_run(name)
+    source = find_run(name, "reproduce")
     if source.path.resolve() == run.path.resolve():
         raise InputError(f"reproduce={name}: is the folder of the new run too; give another hydra.run.dir")
     data: Mapping[str, Any] = {}

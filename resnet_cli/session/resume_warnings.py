@@ -1,9 +1,12 @@
 """Messages about a resumed run: what makes it differ from an uninterrupted one, or that it is complete."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_cli.config.counts import counted
+from resnet_cli.config.run_length import EPOCHS
+from resnet_cli.config.stored import Difference
 from resnet_cli.training.backend import Backend
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -65,6 +68,24 @@ def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) 
     return [
         f"warning: the learning rate ended at {last:.4g} and continues at {following:.4g}, according to "
         f"the schedule for {counted(trainer.epochs, 'epoch')}"
+    ]
+
+
+def partial_epoch_warnings(changes: Sequence[Difference], trainer: ClassifierTrainer) -> list[str]:
+    """Warn if a finished run of a fractional number of epochs is extended: the rest of its last epoch is left out.
+
+    Args:
+        changes: How its config differs from that of its checkpoint.
+        trainer: Its trainer, with the state restored.
+    """
+    state = trainer.state
+    before = next((float(change.before) for change in changes if change.key == EPOCHS and change.before != "null"), 0.0)
+    if state.batches or state.epoch != math.ceil(before) or before.is_integer() or trainer.epochs <= state.epoch:
+        return []
+    left_out = state.epoch - before
+    return [
+        f"warning: epoch {state.epoch} ended early and is not completed: {left_out:.3g} epochs less than "
+        f"trainer.epochs={trainer.epochs:g} are trained, and the schedule does not reach its end"
     ]
 
 

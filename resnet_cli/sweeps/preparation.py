@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.overrides import has_fixed_folder, override_keys, require_fixed_folder, require_output_subdir
+from resnet_cli.hydra_app.overrides import has_fixed_folder, override_keys, require_files_apart, require_fixed_folder
 from resnet_cli.hydra_app.plugins import require_plugins
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.sweeps import gpus, grid, hydra_config
@@ -46,7 +46,7 @@ def prepare_sweep(config: DictConfig) -> None:
     gpus.requested_cards(config)  # wrong ones are an error before anything is made
     require_common_sweep(config)
     _require_training(config)
-    require_output_subdir(config)
+    require_files_apart(config)
     typed: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)  # `${hydra:job.num}` has no value yet
     for key in ("dir", "subdir"):
         if not str(typed[key]).strip():

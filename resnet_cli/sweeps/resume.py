@@ -59,7 +59,7 @@ def resolve_commands(arguments: Sequence[str]) -> Iterator[ResolvedCommand]:
         and (expand_home(value, "resume") / "sweep.json").is_file()
         and not RunDir(expand_home(value, "resume")).exists
     ):
-        raise InputError(f"{value}: a sweep; resume it with {resume_sweep_command(Path(str(value)))}")
+        raise InputError(f"resume={value}: a sweep; resume it with {resume_sweep_command(Path(str(value)))}")
     stored = [argument for argument in arguments if _key(argument) not in ("hydra.sweep.dir", "resume")]
     yield ResolvedCommand(list(arguments), SweepCommand(tuple(stored)))
 
@@ -91,9 +91,9 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
     """Yield the commands of the sweep in folder `value`, with overrides applied to each."""
     folder = expand_home(value, "resume")
     if not folder.is_dir():
-        raise InputError(f"{value}: no such sweep folder{similar_file(folder)}")
+        raise InputError(f"resume={value}: no such sweep folder{similar_file(folder)}")
     if RunDir(folder).exists:
-        raise InputError(f"{value}: a run, not a sweep; resume it without -m")
+        raise InputError(f"resume={value}: a run, not a sweep; resume it without -m")
     for stored in SweepDir(folder).commands():
         swept = _swept_paths(stored, overrides)
         others = [override for override in overrides if _key(override) not in swept]

@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Iterator
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import format_seconds
 from resnet_cli.config.selection import DEFAULT
 from resnet_cli.training.metrics import Row
+from resnet_cli.training.state import BestTracker
 
 logger = logging.getLogger("resnet_cli")
 
@@ -20,6 +22,15 @@ def log_epoch(
     full = format_epoch(row, num_epochs, is_best=is_best, select_by=select_by, seconds_left=seconds_left)
     layouts = list(_layouts(full, row, num_epochs, is_best=is_best, seconds_left=seconds_left))
     logger.info("%s", full, extra={"layouts": layouts})
+
+
+def log_early_stop(tracker: BestTracker) -> None:
+    """Log that no epoch is left to train after an early stop, which ended the run."""
+    stale = counted(tracker.epochs_without_improvement, "epoch")
+    logger.warning(
+        "nothing to train: the run has stopped early, after %s without an improvement; early_stopping=0 continues it",
+        stale,
+    )
 
 
 def format_epoch(

@@ -65,8 +65,17 @@ class Teacher(nn.Module):
         logits_BK: Tensor = self.model(images_BCHW).float()
         return logits_BK if self.order is None else logits_BK[:, self.order]
 
-    def prepare(self, backend: Backend) -> "Teacher":
-        """Move the teacher to the backend's device, and compile it if the backend compiles models."""
-        backend.prepare_model(self)
-        self.model = backend.compile_model(self.model)
-        return self
+
+def prepare_teacher(teacher: Teacher | None, backend: Backend) -> Teacher | None:
+    """Move a teacher to the backend's device, and compile it if the backend compiles models.
+
+    Raises:
+        TypeError: it is another kind of object, such as the bare network.
+    """
+    if teacher is None:
+        return None
+    if not isinstance(teacher, Teacher):
+        raise TypeError(f"teacher: takes a {Teacher.__module__}.Teacher, not {type(teacher).__name__}")
+    backend.prepare_model(teacher)
+    teacher.model = backend.compile_model(teacher.model)
+    return teacher

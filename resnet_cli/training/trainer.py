@@ -21,7 +21,7 @@ from resnet_cli.training.batching import NO_BATCH, EpochIterator, overfit_loader
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import PrecisionName, device_of_model
-from resnet_cli.training.epoch_lines import log_epoch
+from resnet_cli.training.epoch_lines import log_early_stop, log_epoch
 from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
 from resnet_cli.training.finite_checks import require_finite_loss
 from resnet_cli.training.freezing import Freezing
@@ -37,7 +37,7 @@ from resnet_cli.training.single_epochs import SingleEpochs
 from resnet_cli.training.state import BestTracker, TrainState
 from resnet_cli.training.step import StepOptions, training_loss
 from resnet_cli.training.stepper import Stepper
-from resnet_cli.training.teacher import Teacher
+from resnet_cli.training.teacher import Teacher, prepare_teacher
 from resnet_cli.training.tta import Tta
 
 logger = logging.getLogger("resnet_cli")
@@ -91,6 +91,7 @@ class ClassifierTrainer(SingleEpochs):
         freezing: What is frozen and in which steps.
 
     Raises:
+        TypeError: `teacher` is another module.
         ValueError: device or precision are not available, or not with `compile`; `label_smoothing` is set with a loss
             function other than the default.
     """
@@ -153,8 +154,8 @@ class ClassifierTrainer(SingleEpochs):
             best_tracker=BestTracker(select_by=select_by), freezing=freezing, loss=loss_fn,
         )  # fmt: skip
         counted = count_exact if multi_label else count_correct
-        taught_by = None if teacher is None else teacher.prepare(self.backend)
-        options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, counted, taught_by)
+        teacher = prepare_teacher(teacher, self.backend)
+        options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, counted, teacher)
         self.stepper = make_stepper(self.state, model=self.forward, options=options, schedule=schedule, seed=seed)
 
     @property
@@ -216,6 +217,8 @@ class ClassifierTrainer(SingleEpochs):
             batches, again = of_run(section=monitor.section, part=self.stepper.part), of_run(control=control)
             if not state.is_done(last_epoch, patience):
                 self.warm_up(batches, verbose=verbose)
+            elif num_epochs and verbose:
+                log_early_stop(state.best_tracker)
             while not state.is_over(last_epoch, patience, control.prune):
                 self.stepper.start_epoch(length, batches.num_batches)
                 monitor.start_epoch(last_epoch, batches.limit_of(state.epoch) or batches.num_batches)

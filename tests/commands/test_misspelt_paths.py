@@ -37,4 +37,4 @@ def test_missing_path_suggests_a_similar_one(tmp_path, monkeypatch, capsys, comm
 def test_missing_sweep_suggests_a_similar_one(tmp_path, train):
     (tmp_path / "sweep").mkdir()
     status, _, err = train("-m", "resume=swep")
-    assert (status, err) == (2, "error: swep: no such sweep folder; did you mean sweep?\n")
+    assert (status, err) == (2, "error: resume=swep: no such sweep folder; did you mean sweep?\n")

@@ -370,7 +370,7 @@ WRONG = [
     (["a=b=c"], "a=b=c: not key=value"),
     (["[1,2"], "[1,2: not key=value"),
     (["--nonsense"], "unrecognized arguments: --nonsense"),
-    (["resume=nowhere"], "nowhere: no such run folder"),
+    (["resume=nowhere"], "resume=nowhere: no such run folder"),
     (["init_from=nowhere"], "nowhere: no such run folder"),
     (["data=image_folder", "data.root=nowhere"], "nowhere"),
     (["model._target_=nowhere.Net"], "model._target_: there is no module named 'nowhere'"),

@@ -28,7 +28,8 @@ LINES = [
     (Problem("seed_order", "empty", allowed="a whole number"), "seed.order: is empty; it takes a whole number"),
     (Problem("data.root", "value missing"), "data.root: a value must be given (data.root=...)"),
     (Problem("model", "not a node", None),
-     "model: null is not a node with _target_; choose an option of the group, model=..."),
+     "model: null is not a node with _target_; choose an option of the group, model=..., or in the defaults list of a "
+     "file, override /model: ..."),
     (Problem("model._target_", "not a dotted name", 3),
      "model._target_: 3 is not the dotted name of a class or function"),
     (Problem("model._target_", "not found", "a.Ne", suggestion="Net", reason="a has no 'Ne'"),

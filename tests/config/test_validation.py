@@ -211,7 +211,7 @@ def test_arguments_for_hydra(monkeypatch, tmp_path):
         (["--experimental-rerun=x"], "refused"),
         (["seed=1", "--experimental-rerun", "x"], "refused"),
         (["--exp", "x"], "refused"),  # argparse takes beginnings of options unless told not to
-        (["resume=nowhere"], "nowhere: no such run folder"),
+        (["resume=nowhere"], "resume=nowhere: no such run folder"),
     ]:
         with pytest.raises(InputError, match=words):
             hydra_arguments(arguments)
@@ -343,3 +343,10 @@ def test_a_group_without_a_target_and_an_experiment_without_its_package_are_told
         validation.check(settings)
     kinds = {(problem.key, problem.kind) for problem in caught.value.details}
     assert kinds == {("optimizer", "no target"), ("experiment", "experiment without package")}
+
+
+@pytest.mark.parametrize("key", ["experiment", "logger", "model"])
+def test_the_name_of_an_option_in_place_of_a_node_is_told_as_such(key):
+    with pytest.raises(InputError) as caught:
+        validation.check({**settings_of(), key: "fast"})
+    assert [(problem.key, problem.kind) for problem in caught.value.details] == [(key, "not a node")]

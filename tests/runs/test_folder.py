@@ -76,7 +76,7 @@ def test_a_log_that_is_a_link_is_refused(tmp_path):
 def test_a_broken_record_is_named(tmp_path):
     run = RunDir(tmp_path)
     run.record.write_text("{")
-    with pytest.raises(InputError, match=r"run\.json: not a run record"):
+    with pytest.raises(InputError, match=r"run\.json: not a run record: .*; restore it from a backup, or delete it"):
         run.read_record()
 
 

@@ -145,6 +145,7 @@ def test_a_users_loss_gets_what_it_has_parameters_for():
             0,
             "^loss.class_weights: there is no class 'ow'; did you mean owl",
         ),
+        ({**CROSS_ENTROPY, "class_weights": []}, 0, "^loss.class_weights: 0 numbers, but the data have 3 classes"),
         ({**FOCAL, "class_weights": [1, 2]}, 0, "^loss.class_weights: 2 numbers, but the data have 3 classes"),
         ({"_target_": "torch.nn.MSELoss"}, 0, r"^loss: torch.nn.MSELoss on logits \[2, 3\] and classes \[2\]: "),
         (of(Vector), 0, r"Vector on logits \[2, 3\] and classes \[2\]: returns \[2\]; it must be one number"),

@@ -411,6 +411,18 @@ def test_a_learning_rate_that_rises_again_is_said_with_both_values(train, schedu
         assert said[0].endswith("the schedule for 4 epochs")
 
 
+@pytest.mark.parametrize("epochs", ["3", "2.9"])
+def test_a_run_that_ended_within_an_epoch_is_not_silently_shorter(train, tmp_path, epochs):
+    assert train(*tiny("hydra.run.dir=d", "trainer.epochs=1.5"))[0] == 0
+    status, out, err = train("resume=d", f"trainer.epochs={epochs}")
+    assert (status, err) == (0, "")
+    warning = f"warning: epoch 2 ended early and is not completed: 0.5 epochs less than trainer.epochs={epochs} are "
+    assert warning in out
+    status, out, _ = train("resume=d", "trainer.epochs=4")
+    assert (status, warning in out) == (0, False)
+    assert ("epoch 3 ended early" in out) == (epochs == "2.9")
+
+
 def test_a_run_that_stopped_early_says_so_and_how_it_goes_on(train, tmp_path):
     options = ("model=plain_mlp", "optimizer.lr=1e-30", "trainer.epochs=6", "trainer.early_stopping=1")
     status, out, _ = train(*tiny(*options, "hydra.run.dir=d"))

@@ -221,11 +221,19 @@ seed -> seed: not key=value
 -m 'model=glob(resnett*)' -> -m: there is no job
 -m seed=1,2 hydra.sweeper.max_batch_size=-1 -> hydra.sweeper.max_batch_size=-1: takes a whole number of 1 or more
 -m seed=1,2 'hydra.sweep.subdir=/elsewhere/${seed}' -> jobs lie inside hydra.sweep.dir
-resume=nowhere -> nowhere: no such run folder
-resume=3 -> 3: no such run folder
-resume=file.txt -> file.txt: not a run folder
-resume=folder -> folder: not a run folder
-resume=nowhere,folder -> nowhere,folder: no such run folder
+reproduce=nowhere -> reproduce=nowhere: no such run folder
+hydra/job_logging=nope -> hydra/job_logging=nope: no such option
+hydra/job_logging=default -> hydra.job_logging.handlers.file: would write to train.log in the run folder
+hydra.verbose=[1,2] -> hydra.verbose: takes true, false, the name of a logger, or a list of names
+hydra.verbose=5 -> hydra.verbose: takes true, false
+hydra.callbacks.check=null -> hydra.callbacks.check: cannot be changed
+~hydra.callbacks.check -> ~hydra.callbacks.check: cannot be changed
+hydra.callbacks.check._target_=a.B -> hydra.callbacks.check._target_: cannot be changed
+resume=nowhere -> resume=nowhere: no such run folder
+resume=3 -> resume=3: no such run folder
+resume=file.txt -> resume=file.txt: not a run folder
+resume=folder -> resume=folder: not a run folder
+resume=nowhere,folder -> resume=nowhere,folder: no such run folder
 seed=1,2 -> seed=1,2: several values: add -m
 """
 

@@ -266,12 +266,12 @@ def test_a_job_that_fails_before_it_has_a_folder_leaves_its_reason(train, tmp_pa
 
 
 WRONG = {
-    "no such folder": (["-m", "resume=nowhere"], "error: nowhere: no such sweep folder"),
+    "no such folder": (["-m", "resume=nowhere"], "error: resume=nowhere: no such sweep folder"),
     "a foreign folder": (["-m", "resume=foreign"], "error: foreign: not a sweep folder (it has no sweep.json)"),
     "half a record": (["-m", "resume=half"], "error: half/sweep.json: not a sweep record: JSONDecodeError"),
     "another record": (["-m", "resume=wrong"], "error: wrong/sweep.json: not a sweep record: TypeError"),
-    "a run": (["-m", "resume=run"], "error: run: a run, not a sweep; resume it without -m"),
-    "a sweep without -m": (["resume=sweep"], "error: sweep: a sweep; resume it with resnet-train -m resume=sweep"),
+    "a run": (["-m", "resume=run"], "error: resume=run: a run, not a sweep; resume it without -m"),
+    "a sweep without -m": (["resume=sweep"], "error: resume=sweep: a sweep; resume it with resnet-train -m resume="),
     "several": (["-m", "resume=sweep,run"], "error: resume=sweep,run: with -m it takes the folder of one sweep"),
     "other jobs": (
         ["-m", "resume=sweep", "seed=4"],

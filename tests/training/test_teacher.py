@@ -32,6 +32,11 @@ def test_the_loss_is_that_of_hinton():
     assert whole.item() == pytest.approx(0.7 * 9 * expected + 0.3 * loss.item(), rel=1e-5)
 
 
+def test_a_bare_network_is_no_teacher():
+    with pytest.raises(TypeError, match=r"^teacher: takes a resnet_cli\.training\.teacher\.Teacher, not Sequential$"):
+        make_trainer(net(), teacher=net())
+
+
 def test_a_perfect_student_has_no_loss_from_its_teacher():
     logits = torch.randn(5, 4)
     assert Distillation(weight=1.0)(logits, logits, torch.tensor(3.0)).item() == pytest.approx(0, abs=1e-6)

@@ -161,6 +161,19 @@ def test_early_stopping_counts_epochs_without_a_better_accuracy():
     assert result.num_epochs == 4  # the first is the best, then three without a better one
 
 
+def test_more_epochs_after_an_early_stop_are_none_and_the_log_says_why(caplog):
+    trainer = make_trainer(net(), lr=0.0, early_stopping=3, epochs=50)
+    trainer.fit(loader(), loader(), verbose=False)
+    assert not caplog.text
+    with caplog.at_level("INFO"):
+        assert trainer.fit(loader(), loader(), 5).num_epochs == 0
+    assert caplog.messages == [
+        "nothing to train: the run has stopped early, after 3 epochs without an improvement; early_stopping=0 "
+        "continues it"
+    ]
+    assert trainer.fit(loader(), loader(), 1, early_stopping=0).num_epochs == 1
+
+
 def test_the_schedule_scales_each_step():
     schedule = multistep(total_steps=6, steps_per_epoch=3, milestones=["2 steps", "4 steps"], gamma=0.1)
     trainer = make_trainer(net(), schedule=schedule)

@@ -16,8 +16,8 @@ from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.overrides import (
     has_fixed_folder,
     override_keys,
+    require_files_apart,
     require_fixed_folder,
-    require_output_subdir,
     task_overrides,
 )
 from resnet_cli.loggers import require_packages
@@ -90,7 +90,7 @@ def _validate_run(config: DictConfig) -> None:
 
 def _run_folder(config: DictConfig) -> Path:
     """Return the run folder, after checking that it can be written; torch is not imported yet."""
-    require_output_subdir(config)
+    require_files_apart(config)
     path = str(OmegaConf.select(config, "hydra.run.dir"))
     if not path.strip():
         raise InputError("hydra.run.dir: is empty; give a folder")

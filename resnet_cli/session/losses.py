@@ -42,16 +42,15 @@ def with_trainer_smoothing(node: Node | None, trainer: Node) -> Node:
     return {**node, "label_smoothing": smoothing}
 
 
-def build_loss(
-    node: Node | None, trainer: Node, loaders: Loaders, *, require_mean: bool = False
-) -> LossFunction | None:
+def build_loss(node: Node | None, trainer: Node, loaders: Loaders, *, is_new: bool = False) -> LossFunction | None:
     """Build the loss and try it on blank scores; return None for the trainer's own smoothed cross-entropy.
 
     Args:
         node: The node of the group `loss`; None is `DEFAULT_LOSS`.
         trainer: The trainer's node, for its `label_smoothing`.
         loaders: The data, for the names and sizes of the classes.
-        require_mean: Refuse sums over the images, and losses of log-probabilities, of which former versions have runs.
+        is_new: Refuse sums over the images, losses of log-probabilities and an empty list of class weights, of which
+            former versions have runs.
 
     Raises:
         InputError: its arguments do not fit the data, or it is no loss of a classifier.
@@ -63,7 +62,8 @@ def build_loss(
             f"loss._target_: {chosen['_target_']} takes one class for each image, and these have several labels: "
             "use loss=binary_cross_entropy"
         )
-    if is_default and not any(value or value == [] for key, value in (node or {}).items() if key != "_target_"):
+    given = [value for key, value in (node or {}).items() if key != "_target_"]
+    if is_default and not any(given) and not (is_new and [] in given):
         return None
     classes = len(loaders.class_names)
     known = {
@@ -79,7 +79,7 @@ def build_loss(
     if loaders.has_label_sets or any(getattr(loaders.train.augment, name, 0) for name in ("mixup", "cutmix")):
         forms[f"class probabilities [2, {classes}]"] = torch.full((2, classes), 1 / classes)
     try_loss(chosen["_target_"], built, classes, forms)
-    if require_mean:
+    if is_new:
         _require_mean_over_images(chosen["_target_"], built, classes, next(iter(forms.values())))
     return built
 

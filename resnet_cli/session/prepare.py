@@ -261,7 +261,7 @@ def _build_trainer(
         require_every_size(model, resolution, loaders.in_size[0])
     schedule = _build_schedule(config, loaders, planned_trainer)
     optimizer = build.optimizer(config.optimizer, model, num_classes, device_of(config.trainer))
-    loss_fn = build_loss(config.loss, config.trainer, loaders, require_mean=is_new)
+    loss_fn = build_loss(config.loss, config.trainer, loaders, is_new=is_new)
     freezing = build_freezing(config.trainer, model, length)
     if freezing is not None:
         require_trained_groups(config.optimizer, model, freezing, num_classes)

@@ -145,7 +145,6 @@ def test_a_users_loss_gets_what_it_has_parameters_for():
             0,
             "^loss.class_weights: there is no class 'ow'; did you mean owl",
         ),
-        ({**CROSS_ENTROPY, "class_weights": []}, 0, "^loss.class_weights: 0 numbers, but the data have 3 classes"),
         ({**FOCAL, "class_weights": [1, 2]}, 0, "^loss.class_weights: 2 numbers, but the data have 3 classes"),
         ({"_target_": "torch.nn.MSELoss"}, 0, r"^loss: torch.nn.MSELoss on logits \[2, 3\] and classes \[2\]: "),
         (of(Vector), 0, r"Vector on logits \[2, 3\] and classes \[2\]: returns \[2\]; it must be one number"),
@@ -173,19 +172,27 @@ NEGATIVE_LIKELIHOOD = {"_target_": "torch.nn.NLLLoss"}
 )  # fmt: skip
 def test_a_loss_that_cannot_be_right_is_refused_in_new_runs(node, words):
     with pytest.raises(InputError, match=f"^{words}"):
-        build_loss(node, TRAINER, rare_loaders(), require_mean=True)
+        build_loss(node, TRAINER, rare_loaders(), is_new=True)
     assert build_loss(node, TRAINER, rare_loaders()) is not None  # to evaluate or resume a former one
+
+
+def test_an_empty_list_of_class_weights_is_refused_in_new_runs_only():
+    node = {**CROSS_ENTROPY, "class_weights": []}
+    with pytest.raises(InputError, match=r"^loss\.class_weights: 0 numbers, but the data have 3 classes"):
+        build_loss(node, TRAINER, rare_loaders(), is_new=True)
+    assert build_loss(node, TRAINER, rare_loaders()) is None  # the default loss, as former versions trained it
+    assert build_loss({**CROSS_ENTROPY, "class_weights": {}}, TRAINER, rare_loaders(), is_new=True) is None
 
 
 @pytest.mark.parametrize(
     "node", [{**SUM, "reduction": "mean"}, of(Margin), of(Negative), FOCAL, {"_target_": "torch.nn.MultiMarginLoss"}]
 )
 def test_means_are_accepted(node):
-    assert build_loss(node, TRAINER, rare_loaders(), require_mean=True) is not None
+    assert build_loss(node, TRAINER, rare_loaders(), is_new=True) is not None
 
 
 def test_a_loss_with_statistics_is_called_once_before_training():
-    assert build_loss(of(Negative), TRAINER, rare_loaders(), require_mean=True).calls == 1
+    assert build_loss(of(Negative), TRAINER, rare_loaders(), is_new=True).calls == 1
 
 
 def test_a_run_with_a_sum_is_refused_before_anything_is_made_and_a_former_one_resumes(train, tmp_path, monkeypatch):

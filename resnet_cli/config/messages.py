@@ -105,9 +105,9 @@ def _with_key(key: str, value: str, problem: object) -> object:
     if isinstance(problem, Problem) and problem.kind == "untrusted":  # in the stored config of the run
         return replace(problem, key=f"{key}={value}", kind="untrusted teacher")
     text = str(problem)
-    if text.startswith((f"{key}=", f"{key}:", f"{key}.")):
-        return problem
-    return f"{key}={text}" if text.startswith(f"{value}: ") else f"{key}={value}: {text}"
+    if text.startswith(f"{value}: "):  # first, since a folder may have the name of the key
+        return f"{key}={text}"
+    return problem if text.startswith((f"{key}=", f"{key}:", f"{key}.")) else f"{key}={value}: {text}"
 
 
 def as_typed(key: str) -> str:

@@ -27,7 +27,7 @@ from resnet_cli.hydra_app.option_files import file_keys, keys_of_files, require_
 from resnet_cli.hydra_app.overrides import has_fixed_folder, hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.run_name import model_name, register_resolvers
 from resnet_cli.hydra_app.search_path import user_configs
-from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.runs.folder import RunDir, find_run, find_run_of
 from resnet_cli.runs.names import quote_override
 from resnet_cli.session.paths import located_settings, recorded_paths
 from resnet_cli.session.reproduced_config import overlay_reproduced, require_same_results
@@ -61,10 +61,10 @@ def checked_settings(
     settings = validation.without_leftovers(settings, keys, in_files)
     reproduce = settings.get("reproduce")
     if isinstance(reproduce, str) and reproduce.strip():
-        return _reproduced_settings(settings, keys, find_run(reproduce, "reproduce"))
+        return _reproduced_settings(settings, keys, find_run_of("reproduce", reproduce))
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
-        return _resumed_settings(settings, keys, find_run(resume, "resume"))
+        return _resumed_settings(settings, keys, find_run_of("resume", resume))
     settings = with_defaults_of_labels(settings, keys)
     validation.check(settings, valid)
     require_one_length(settings, keys, in_files)

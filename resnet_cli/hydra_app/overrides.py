@@ -149,13 +149,13 @@ def _resume_folder(argument: str, typed: str | None) -> list[str]:
     Raises:
         InputError: no such run, or `typed` names another folder.
     """
-    from resnet_cli.runs.folder import find_run
+    from resnet_cli.runs.folder import find_run_of
     from resnet_cli.runs.names import quote_override
 
     value = _parse_value(argument)
     if value is None or value == "auto" or not str(value).strip():
         return []
-    run = find_run(str(value), "resume")
+    run = find_run_of("resume", str(value))
     _require_latest(str(value), run)
     folder = None if typed is None else _parse_value(typed)
     if folder is not None and os.path.realpath(str(folder)) != os.path.realpath(run.path):

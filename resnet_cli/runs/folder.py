@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.messages import naming
 from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, remove_stale_temporaries, write_atomically
@@ -169,27 +170,29 @@ def _is_writable_folder(path: Path) -> bool:
     return True
 
 
-def find_run(path: str, key: str = "") -> RunDir:
+def find_run(path: str) -> RunDir:
     """Return the run folder that `path` names: the folder itself, or that of a checkpoint in it.
-
-    Args:
-        path: A run folder or a checkpoint.
-        key: The key of the config whose value it is, for messages.
 
     Raises:
         InputError: there is no such folder, or it is no run folder, but perhaps that of a sweep.
     """
-    given, name = expand_home(path), f"{key}={path}" if key else path
+    given = expand_home(path)
     folder = given.parent.parent if given.suffix == ".pt" and given.parent.name == "checkpoints" else given
     if not given.exists():
-        raise InputError(f"{name}: no such run folder{similar_file(given)}")
+        raise InputError(f"{path}: no such run folder{similar_file(given)}")
     run = RunDir(folder)
     if not run.config.is_file():
         if is_sweep(given):
-            raise InputError(f"{name}: a sweep; give one of its run folders, or compare them: resnet-report {path}")
+            raise InputError(f"{path}: a sweep; give one of its run folders, or compare them: resnet-report {path}")
         around = next((parent for parent in given.parents[:2] if RunDir(parent).config.is_file()), None)
-        raise InputError(f"{name}: not a run folder ({f'give {around}' if around else 'it has no config.yaml'})")
+        raise InputError(f"{path}: not a run folder ({f'give {around}' if around else 'it has no config.yaml'})")
     return run
+
+
+def find_run_of(key: str, path: str) -> RunDir:
+    """Return the run folder that the value of a key such as `resume` names; see `find_run`. Errors name the key."""
+    with naming(key, path):
+        return find_run(path)
 
 
 def is_sweep(folder: Path) -> bool:

@@ -20,7 +20,7 @@ from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.signatures import signature
 from resnet_cli.config.stored import flat
 from resnet_cli.errors import InputError
-from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.runs.folder import RunDir, find_run_of
 
 ITEM = re.compile(r"\.\d+$")  # of a list, after its key
 
@@ -150,7 +150,7 @@ def paths_today(settings: Mapping[str, Any], given: Collection[str], run: RunDir
         InputError: see `recorded_paths`.
     """
     if settings.get("reproduce") is not None:
-        return recorded_paths(settings, given, find_run(settings["reproduce"], "reproduce"))
+        return recorded_paths(settings, given, find_run_of("reproduce", settings["reproduce"]))
     return recorded_paths(settings, given, run) if settings["resume"] not in (None, "auto") else {}
 
 
@@ -177,7 +177,7 @@ def paths_from(settings: Mapping[str, Any], origin: Origin, run: RunDir, *, need
         InputError: `needed`, and files are in none of the folders.
     """
     if settings.get("reproduce") is not None:
-        return recorded_paths(settings, origin.given, find_run(settings["reproduce"], "reproduce"), needed=needed)
+        return recorded_paths(settings, origin.given, find_run_of("reproduce", settings["reproduce"]), needed=needed)
     entries: Mapping[str, Any] = {}
     with suppress(InputError):  # an unreadable record is reported when the job runs
         entries = _entries(run)

@@ -20,7 +20,7 @@ from resnet_cli.errors import InputError, NotIdenticalError
 from resnet_cli.files import write_atomically
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.code import MODULES, read_code
-from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.runs.folder import RunDir, find_run_of
 from resnet_cli.runs.reading import Run, read_run, section
 from resnet_cli.runs.repositories import PACKAGE
 from resnet_cli.session.outcomes import compare_outcomes, format_outcome
@@ -132,7 +132,7 @@ def find_reproduction(config: RunConfig, run: RunDir) -> Reproduction | None:
             return None
     if name is None:
         return None
-    source = find_run(name, "reproduce")
+    source = find_run_of("reproduce", name)
     if source.path.resolve() == run.path.resolve():
         raise InputError(f"reproduce={name}: is the folder of the new run too; give another hydra.run.dir")
     data: Mapping[str, Any] = {}

@@ -3,7 +3,7 @@
 import pytest
 
 from resnet_cli.config import validation
-from resnet_cli.config.messages import TEMPLATES, Problem
+from resnet_cli.config.messages import TEMPLATES, Problem, naming
 from resnet_cli.errors import InputError
 from tests.support.settings import settings_of
 
@@ -82,3 +82,18 @@ def test_a_check_raises_the_problems_as_data_and_as_lines():
     assert (second.key, second.kind, second.suggestion) == ("trainer.precision", "not allowed", "fp16")
     assert raised.value.problems == (str(first), str(second))
     assert str(raised.value) == f"{first}\n{second}"
+
+
+@pytest.mark.parametrize(
+    ("value", "problem", "line"),
+    [
+        ("run", "run: no such run folder", "teacher=run: no such run folder"),
+        ("teacher", "teacher: no such run folder", "teacher=teacher: no such run folder"),
+        ("run", "teacher=run: has other classes", "teacher=run: has other classes"),
+        ("run", "its weights are missing", "teacher=run: its weights are missing"),
+    ],
+)
+def test_problems_begin_with_the_key_and_the_value_that_the_user_named(value, problem, line):
+    with pytest.raises(InputError) as caught, naming("teacher", value):
+        raise InputError(problem)
+    assert list(caught.value.problems) == [line]

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,13 @@ from resnet_cli.commands.companions import add_run_options, parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_folder
 from resnet_cli.commands.folds import add_fold_options, print_label_errors, print_out_of_fold
-from resnet_cli.commands.other_data import add_data_option, compose_other_data, folder_name, folder_name_of_average
+from resnet_cli.commands.other_data import (
+    add_data_option,
+    as_own_images,
+    compose_other_data,
+    folder_name,
+    folder_name_of_average,
+)
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
@@ -133,14 +140,18 @@ def _evaluate(options: argparse.Namespace) -> None:
     further = Further(
         explain=options.explain, embed=options.embed, unknown=options.unknown, delete_blocks=options.delete_blocks
     )
-    data = compose_other_data(options.run, options.data, trust=options.trust) if options.data else None
     wanted = EvalOptions(
-        split=options.split, data=data, tta=options.tta, resamples=options.resamples, further=further,
+        split=options.split, tta=options.tta, resamples=options.resamples, further=further,
         target=None if options.at is None else Target(*options.at), positive=options.positive,
         calibrate=options.calibrate,
     )  # fmt: skip
     if options.average is None:
         trained = open_trained(options.run, **opened)
+        moved = as_own_images(trained, options.data, options.split)
+        if moved is not None:
+            trained, options.data = moved, []
+        elif options.data:
+            wanted = replace(wanted, data=compose_other_data(trained, options.data))
         folder = _folder([trained], options)
         evaluation, runs, title = evaluate_run(trained, wanted), [trained], options.run
     else:

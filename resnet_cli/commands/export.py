@@ -97,7 +97,7 @@ def _export(options: argparse.Namespace) -> None:
     trained = open_trained(
         options.run, checkpoint=options.checkpoint, device="cpu", precision="fp32", trust=options.trust
     )
-    trained = at_present_place(trained, options.run, options.data, trust=options.trust)
+    trained = at_present_place(trained, options.data)
     classifier = Classifier(trained, temperature=find_temperature(options, trained))
     rejection = find_rejection(options, trained, classifier)
     wanted = ExportOptions(

@@ -5,11 +5,14 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.config.path_patterns import has_files
+from resnet_cli.config.paths import is_path_key
 from resnet_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ Overrides = dict[str, str]  # values as typed, by key without `data.`
 
 # Keys that apply to the run's own images only: for other images they have these values, unless --data sets them.
 OWN_SPLIT = {"splits": None, "train_size": None, "folds": None, "fold": 0, "group": None, "label_noise": 0.0}
+# Keys by which another data set prepares its images like that of the run.
+PREPARATION = ("image_size", "resize", "interpolation", "mode", "background", "range", "eval_crop")
 PLACES = ("root", "file", "shards", "name")  # keys whose values say where images are
 
 
@@ -41,14 +46,15 @@ def add_data_option(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def compose_other_data(
-    run: str, given: Sequence[tuple[str, str]], *, trust: bool, keeps_split: bool = False
+    trained: "TrainedRun", given: Sequence[tuple[str, str]], *, keeps_split: bool = False
 ) -> tuple[Overrides, dict[str, Any]]:
     """Return the given keys and values, and the checked node of group `data` with them.
 
+    Another data set prepares its images like that of the run, unless its preparation is given too.
+
     Args:
-        run: A run folder, or a checkpoint in one.
+        trained: The run, or a checkpoint outside of one.
         given: Keys and values, without `data.`.
-        trust: Allow classes that only the run names.
         keeps_split: The images are the run's own, elsewhere, and are split as they were.
 
     Raises:
@@ -56,15 +62,21 @@ def compose_other_data(
     """
     from resnet_cli.hydra_app.compose import compose_settings
 
+    values = dict(given)
     overrides = [f"data={value}" if key == "data" else f"data.{key}={value}" for key, value in given]
-    settings = compose_settings([_as_path(run), *overrides, *(["trust=true"] if trust else [])]).settings
-    node = settings["data"]
-    if not isinstance(node, Mapping):
+    overrides += ["trust=true"] if trained.trust else []
+    if trained.run is None:
+        settings = compose_settings(overrides, changed=trained.settings).settings
+    else:
+        settings = compose_settings([_as_path(str(trained.run.path)), *overrides]).settings
+    before, node = trained.settings.get("data"), settings["data"]
+    if not isinstance(node, Mapping) or not isinstance(before, Mapping):
         raise InputError("--data: the run's config has no data")
+    kept = [key for key in PREPARATION if "data" in values and key in before]
+    node = {**node, **{key: before[key] for key in kept if key in node and key not in values}}
     if keeps_split:
-        return dict(given), dict(node)
-    own = {key: value for key, value in OWN_SPLIT.items() if key in node and key not in dict(given)}
-    return dict(given), {**node, **own}
+        return values, node
+    return values, {**node, **{key: value for key, value in OWN_SPLIT.items() if key in node and key not in values}}
 
 
 def _as_path(run: str) -> str:
@@ -72,19 +84,57 @@ def _as_path(run: str) -> str:
     return run if "/" in run or run.startswith("~") else f"./{run}"
 
 
-def at_present_place(trained: "TrainedRun", run: str, given: Sequence[tuple[str, str]], *, trust: bool) -> "TrainedRun":
+def at_present_place(trained: "TrainedRun", given: Sequence[tuple[str, str]]) -> "TrainedRun":
     """Return a run whose own images are read with the given keys and values, such as from where they are now.
 
     Args:
-        trained: The run.
-        run: Its folder, or a checkpoint in it.
+        trained: The run, or a checkpoint outside of one.
         given: See `compose_other_data`.
-        trust: See `compose_other_data`.
     """
     if not given:
         return trained
-    _, node = compose_other_data(run, given, trust=trust, keeps_split=True)
-    return replace(trained, other_data=node)
+    return replace(trained, other_data=compose_other_data(trained, given, keeps_split=True)[1])
+
+
+def as_own_images(trained: "TrainedRun", given: Sequence[tuple[str, str]], split: str | None) -> "TrainedRun | None":
+    """Return the run with its own images at the given places, or None if these are other images.
+
+    With a split and nothing but places given, they are the run's own if the split has the same images as in training.
+    If the run's images are gone from where they were, they are also its own if the run divided them by `OWN_SPLIT`,
+    without which training images would be in the split.
+
+    Args:
+        trained: The run, or a checkpoint outside of one.
+        given: See `compose_other_data`.
+        split: The split that is evaluated; None for all images.
+    """
+    from resnet_cli.data.fingerprint import fingerprint_split
+    from resnet_cli.runs.logs import quiet
+
+    if split is None or not given or not all(key in PLACES or is_path_key(f"data.{key}") for key, _ in given):
+        return None
+    moved = at_present_place(trained, given)
+    node, recorded = moved.data_node(), trained.data.get("splits")
+    if any(node.get(key, value) != value for key, value in OWN_SPLIT.items()) and not _are_at_place(trained):
+        return moved
+    with suppress(InputError), quiet():
+        samples = moved.loaders().samples
+        if isinstance(recorded, Mapping) and split in samples:
+            return moved if recorded.get(split) == fingerprint_split(*samples[split]) else None
+    return None
+
+
+def _are_at_place(trained: "TrainedRun") -> bool:
+    """Return whether a run's images are where they were in training, or at the same place by the run."""
+    from resnet_cli.session.paths import require_recorded_data
+
+    if trained.run is None:
+        texts = [value for key, value in trained.data_node().items() if key in PLACES and isinstance(value, str)]
+        return all(has_files(Path(text).expanduser()) for text in texts)
+    with suppress(InputError):
+        require_recorded_data(trained.settings, trained.run, "")
+        return True
+    return False
 
 
 def folder_name(split: str, overrides: Overrides) -> str:

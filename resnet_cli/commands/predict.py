@@ -106,7 +106,7 @@ def _predict(options: argparse.Namespace) -> None:
     from resnet_cli.session.trained import open_trained
 
     trained = open_trained(options.run, checkpoint=options.checkpoint, device=options.device, trust=options.trust)
-    trained = at_present_place(trained, options.run, options.data, trust=options.trust)
+    trained = at_present_place(trained, options.data)
     classifier = Classifier(trained, batch_size=options.batch_size, temperature=find_temperature(options, trained))
     rejection = find_rejection(options, trained, classifier)
     writer = _make_writer(format_name, options.top, classifier, rejects=rejection is not None)

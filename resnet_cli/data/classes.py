@@ -13,6 +13,7 @@ from resnet_cli.config.unicode_forms import compose, match_unicode_forms
 from resnet_cli.config.values import format_value
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.selection import replace_parts, select
+from resnet_cli.data.undivided import current_undivided
 from resnet_cli.errors import InputError
 from resnet_cli.seeding import seeded_generator
 
@@ -74,13 +75,15 @@ def _relabelled(labels: Tensor, label_of: Tensor, classes: int) -> tuple[Tensor,
 
 
 def _merged_names(class_names: Sequence[str], merge: Mapping[str, Sequence[str | int]]) -> list[str]:
-    """Return the name of each class after merging."""
-    names = list(class_names)
+    """Return the name of each class after merging; classes that data sets read whole lack are ignored."""
+    names, is_whole = list(class_names), current_undivided() is not None
     problems, joined = [], dict[str, str]()
     for new, members in merge.items():
         if not members:
             problems.append(f"data.merge.{new}: no classes to merge")
         for member in _in_own_forms(members, class_names):
+            if member not in class_names and is_whole:
+                continue
             if member not in class_names:
                 problems.append(f"data.merge.{new}: {_describe_unknown(member, class_names)}")
             elif member in joined:
@@ -91,7 +94,7 @@ def _merged_names(class_names: Sequence[str], merge: Mapping[str, Sequence[str |
     problems += [
         f"data.merge.{new}: {new} is already a class; add it to the list, or choose another name"
         for new in map(str, merge)
-        if new in class_names and joined.get(new) != new
+        if new in class_names and joined.get(new) != new and not is_whole  # whose classes may be merged already
     ]
     if problems:
         raise InputError(*problems)
@@ -99,8 +102,10 @@ def _merged_names(class_names: Sequence[str], merge: Mapping[str, Sequence[str |
 
 
 def _kept_names(order: Sequence[str], classes: Sequence[str | int], own_names: Sequence[str]) -> list[str]:
-    """Return the chosen classes in the order of the data set."""
+    """Return the chosen classes in the order of the data set; those that data sets read whole lack are ignored."""
     chosen = _in_own_forms(classes, order)
+    if current_undivided() is not None and not set(order).isdisjoint(chosen):
+        return [name for name in order if name in chosen]
     problems = [
         f"data.classes: {name} is merged into another class by data.merge" if name in own_names else
         f"data.classes: {_describe_unknown(name, order)}"

@@ -239,7 +239,8 @@ def _split_training_set(
     except InputError as error:
         raise InputError(*(f"{setting}: {problem}" for problem in error.problems)) from None
     result: dict[str, Samples] = {"train": Samples(split, available[kept]), "test": samples["test"]}
-    if options.val_fraction and ("val" in samples or len(held_out)):
+    keeps_val = bool(options.val_fraction) or current_undivided() is not None
+    if keeps_val and ("val" in samples or len(held_out)):
         result["val"] = samples["val"] if "val" in samples else Samples(split, available[held_out])
     return result
 

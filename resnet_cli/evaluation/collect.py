@@ -98,7 +98,8 @@ def collect_outputs(run: TrainedRun, images: EvaluatedImages, *, tta: Tta = "non
         InputError: An image cannot be read, or the stored config names a loss that may not be called.
     """
     model, backend = run.model, _backend(run)
-    recorder = _Recorder(model, None if tta == "none" else AveragedViews(model, tta)).eval()
+    views = None if tta == "none" else AveragedViews(lambda images_BCHW: model(images_BCHW).float(), tta)
+    recorder = _Recorder(model, views).eval()
     labels: list[Tensor] = []
 
     def watched() -> Iterator[Batch]:

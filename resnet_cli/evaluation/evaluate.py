@@ -168,7 +168,8 @@ def _validation_metrics(
     if options.calibrate and not is_val and not has_validation(run):
         raise InputError("--calibrate: the run has no validation images to fit a temperature on")
     if not is_val and (options.calibrate or (options.target is not None and has_validation(run))):
-        held_out = own_images(run, "val")
+        has_remedy = options.data is None or options.calibrate  # a threshold of --at is not kept for another command
+        held_out = own_images(run, "val", remedy="--data" if has_remedy else "")
         images.notes.extend(note for note in held_out.notes if note not in images.notes)
         validation = collect_outputs(run, held_out)
     if options.target is not None:

@@ -90,15 +90,20 @@ class EvaluatedImages:
         return relabel(labels, self.places_K, self.num_classes)
 
 
-def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
+def own_images(run: TrainedRun, split: Split, *, remedy: str = "--data") -> EvaluatedImages:
     """Return the images of a split of the run's own data.
+
+    Args:
+        run: The run.
+        split: The split.
+        remedy: The option that names the new place of images that have moved; empty if there is none.
 
     Raises:
         InputError: The images cannot be read, the split has none, or their classes are not those of the run.
     """
     node = run.data_node()
     check_node("data", node, trust=run.trust, named=run.named)
-    with run.naming_lost_files(f"--split {split} --data"):
+    with run.naming_lost_files(f"--split {split} {remedy}" if remedy else ""):
         loaders = run.loaders(_plain_node(node, split))
     notes: list[str] = []
     if split in loaders.samples:

@@ -123,7 +123,7 @@ class TrainedRun:
                 return self.loaders(node)
         device, (mean, std) = self.backend.device, (self.data["mean"], self.data["std"])
         made = build.loaders(node, device=device, seed=int(self.settings.get("seed") or 0))
-        if node is self.other_data and made.in_size != self.in_size:
+        if self.other_data is not None and made.in_size != self.in_size:
             sizes = ("x".join(map(str, size)) for size in (made.in_size, self.in_size))
             raise InputError("--data: images are {}, but the net takes {} (channels x height x width)".format(*sizes))
         for loader in (made.train, made.val, made.test):

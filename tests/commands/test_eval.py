@@ -355,3 +355,11 @@ def test_diverged_run_is_refused_and_unfinished_one_warned_of(evaluated, place, 
     file.write_text(json.dumps({**record, "status": "interrupted"}))
     assert evaluated()[0] == 0
     assert "not finished" in caplog.text
+
+
+def test_views_are_averaged_in_float32_as_in_training(place):
+    run = open_trained("run", device="cpu", precision="bf16")
+    outputs = collect_outputs(run, own_images(run, "test"), tta="flip")
+    logits, views = torch.from_numpy(outputs.logits_NK), torch.from_numpy(outputs.views_NK)
+    assert torch.equal(logits, logits.bfloat16().float())  # the net computes in bf16
+    assert not torch.equal(views, views.bfloat16().float())

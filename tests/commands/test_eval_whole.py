@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from resnet_cli.commands import eval as evaluation
+from resnet_cli.commands.other_data import compose_other_data
+from resnet_cli.session.trained import open_trained
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +51,64 @@ def test_images_of_all_splits_are_evaluated_once(evaluated):
     folders = {f"{part}/{name}": 2 for part in ("train", "val", "test") for name in ("circle", "square")}
     status, metrics, _ = evaluated(folders)
     assert (status, metrics["samples"]) == (0, 12)
+
+
+def test_validation_images_are_among_all_of_a_run_without_validation(evaluated, place):
+    folders = {f"{part}/{name}": 2 for part in ("train", "val", "test") for name in ("circle", "square")}
+    _, metrics, _ = evaluated(folders, "--data", "val_fraction=0")
+    assert metrics["samples"] == 12
+
+
+@pytest.mark.parametrize(
+    ("counts", "option", "supports"),
+    [
+        ({"square": 4, "zebra": 3}, "classes=[circle,square]", [0, 4, 0]),
+        ({"square": 4}, "classes=[circle,square]", [0, 4, 0]),
+        ({"square": 4}, "merge={stripes:[zebra,yak]}", [0, 4, 0]),
+        ({"square": 4, "stripes": 2, "zebra": 3}, "merge={stripes:[zebra,yak]}", [0, 4, 5]),
+    ],
+)
+def test_classes_that_the_images_lack_may_be_chosen_and_merged(evaluated, counts, option, supports):
+    status, metrics, _ = evaluated(counts, "--data", option)
+    assert status == 0
+    assert [found["support"] for found in metrics["classes"]] == supports
+
+
+def test_images_of_no_chosen_class_are_refused(evaluated, capsys):
+    status, _, lines = evaluated({"zebra": 3}, "--data", "classes=[circle,square]")
+    assert status == 2
+    assert lines[0].startswith("error: data.classes: no class is named circle")
+
+
+@pytest.mark.parametrize("given", [[], ["--data", "resize=squash"]])
+def test_another_kind_of_data_set_prepares_images_like_that_of_the_run(evaluated, place, given):
+    """With `data=`, whose options would otherwise be the defaults."""
+    wanted = {"resize": "squash" if given else "pad", "image_size": [10, 8], "background": "black", "eval_crop": 0.9}
+    trained = open_trained("run")
+    trained = replace(trained, settings={"data": {**trained.settings["data"], **wanted, "resize": "pad"}})
+    rows = "".join(f"photos/{kind}/{name.name},{kind}\n" for kind in ("circle", "square")
+                   for name in sorted((place / "photos" / kind).iterdir()))  # fmt: skip
+    (place / "other.csv").write_text(f"path,label\n{rows}")
+    values = [("data", "csv"), ("file", "other.csv"), *(tuple(one.split("=")) for one in given[1:])]
+    _, node = compose_other_data(trained, values)
+    assert {key: node[key] for key in wanted} == wanted
+    assert node["_target_"] == "resnet_cli.data.csv"
+    _, node = compose_other_data(trained, [("root", "photos")])
+    assert node["_target_"] == "resnet_cli.data.image_folder"
+
+
+def test_a_checkpoint_outside_of_a_run_folder_is_evaluated_on_other_images(place, capsys):
+    shutil.copy(place / "run/checkpoints/best.pt", place / "lone.pt")
+    assert evaluation.run(["run", "--data", "root=photos", "--resamples", "0", "--format", "json"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    shutil.rmtree(place / "run")
+    arguments = ["lone.pt", "--data", "root=photos", "--resamples", "0", "--out", "figures", "--format", "json"]
+    assert evaluation.run(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["samples"], found["loss"]) == (expected["samples"], expected["loss"])
+    assert evaluation.run([*arguments[:2], "rooot=photos", *arguments[3:]]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "data.rooot" in line
 
 
 def test_a_class_without_images_in_the_split_is_not_said_to_be_left_out(evaluated):

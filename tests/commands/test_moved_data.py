@@ -1,11 +1,13 @@
 """Runs whose images have been moved: the error names the remedy, and --data reads them from their new place."""
 
 import json
+import shutil
 
 import pytest
 
 from resnet_cli.commands import eval as evaluation
 from resnet_cli.commands import export, predict
+from resnet_cli.commands.train.main import run as train
 from tests.support.runs import record_of
 
 
@@ -68,3 +70,73 @@ def test_wrong_overrides_are_refused_in_one_line(moved, capsys, command, argumen
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {message}")
     assert not (moved / "a.pt2").exists()
+
+
+def evaluated(capsys, run, *arguments):
+    """The figures of an evaluation, and its notes."""
+    assert evaluation.run([run, *arguments, "--resamples", "0", "--format", "json"]) == 0
+    captured = capsys.readouterr()
+    return json.loads(captured.out), captured.err
+
+
+@pytest.fixture
+def folds(moved):
+    """A run of one of four folds, whose images have moved since."""
+    (moved / "elsewhere").rename(moved / "photos")
+    options = ["data=image_folder", "data.root=photos", "data.image_size=8", "data.folds=4", "data.fold=2"]
+    assert train([*options, "model=resnet8", "trainer.epochs=1", "hydra.run.dir=folds"]) == 0
+    (moved / "photos").rename(moved / "elsewhere")
+    return "folds"
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_evaluation_of_moved_images_is_of_the_run_s_own_split(moved, folds, capsys, split):
+    found, notes = evaluated(capsys, folds, "--split", split, "--data", "root=elsewhere")
+    splits = json.loads((moved / folds / "splits.json").read_text())[split]
+    assert found["samples"] == sum(map(len, splits.values()))
+    rows = (moved / folds / "eval" / split / "predictions.csv").read_text().splitlines()[1:]
+    assert {row.partition(",")[0] for row in rows} == {f"{kind}/{name}" for kind in splits for name in splits[kind]}
+    assert (notes, "data" in found) == ("", False)
+    assert "data" not in record_of(moved / folds)["evaluations"][-1]  # so that it counts as a look at the test images
+    if split == "test":
+        assert found["accuracy"] == record_of(moved / folds)["test"]["accuracy"]
+
+
+def test_a_copy_of_the_run_s_images_is_its_own_split_too(moved, folds, capsys):
+    shutil.copytree(moved / "elsewhere", moved / "photos")
+    found, _ = evaluated(capsys, folds, "--split", "val", "--data", "root=elsewhere")
+    assert found["accuracy"] == pytest.approx(record_of(moved / folds)["best"]["val_accuracy"])
+
+
+def test_moved_images_of_a_run_with_folds_that_have_changed_are_not_divided_anew(moved, folds, capsys):
+    splits = json.loads((moved / folds / "splits.json").read_text())
+    (moved / "elsewhere/circle" / splits["test"]["circle"][0]).unlink()
+    found, notes = evaluated(capsys, folds, "--split", "val", "--data", "root=elsewhere")
+    assert "data" not in found
+    assert "the validation images have changed since training" in notes
+
+
+def test_another_folder_is_other_data_while_the_run_s_images_are_there(moved, folds, capsys):
+    shutil.copytree(moved / "elsewhere", moved / "photos")
+    shutil.rmtree(moved / "elsewhere/circle")
+    found, _ = evaluated(capsys, folds, "--split", "test", "--data", "root=elsewhere")
+    assert found["data"] == {"root": "elsewhere"}
+
+
+@pytest.mark.parametrize("options", [["--calibrate"], ["--at", "sensitivity=0.9", "--positive", "circle"]])
+def test_a_choice_on_moved_validation_images_reads_them_from_their_new_place(moved, capsys, options):
+    found, notes = evaluated(capsys, "run", "--split", "test", "--data", "root=elsewhere", *options)
+    assert {"temperature", "operating_point"} & set(found)
+    assert "changed" not in notes
+
+
+def test_a_choice_beside_other_images_names_no_remedy_that_would_not_help(moved, capsys):
+    shutil.copytree(moved / "elsewhere", moved / "others")
+    threshold = ["--at", "sensitivity=0.9", "--positive", "circle"]
+    for options, remedy in ((threshold, ""), (["--calibrate"], "--split val --data root=PATH")):
+        assert evaluation.run(["run", "--data", "root=others", *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: data.root=photos: not found at ")
+        assert line.endswith(remedy or str(moved / "photos"))
+    evaluated(capsys, "run", "--calibrate", "--split", "val", "--data", "root=elsewhere")
+    evaluated(capsys, "run", "--data", "root=others")

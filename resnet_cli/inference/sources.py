@@ -46,7 +46,7 @@ class ImageList:
         argument: What the names are given by, for the message about an empty name.
 
     Attributes:
-        problems: A line for each name that matches no image.
+        problems: A line for each name that matches no image, and for each folder that cannot be read.
     """
 
     def __init__(self, names: Sequence[str], lines: Iterable[str] | None = (), *, argument: str = "IMAGE") -> None:
@@ -60,7 +60,7 @@ class ImageList:
                 self.problems.append("-: standard input is closed, so no names can be read")
                 continue
             try:
-                self._found.append(None if name == STANDARD_INPUT else _find(name, argument))
+                self._found.append(None if name == STANDARD_INPUT else _find(name, self.problems, argument))
             except InputError as error:
                 self.problems += error.problems
 
@@ -85,12 +85,14 @@ class ImageList:
                 yield NamedImage(STANDARD_INPUT, InputError(f"{problem}; give the file itself"))
                 return
             for name in _split_names(line):
+                problems: list[str] = []
+                files: list[str] = []
                 try:
-                    files = _find(name)
+                    files = _find(name, problems)
                 except InputError as error:
-                    yield NamedImage(name, error)
-                else:
-                    yield from _open(files)
+                    problems += error.problems
+                yield from _open(files)
+                yield from (NamedImage(name, InputError(problem)) for problem in problems)
 
 
 def _split_names(line: str) -> list[str]:
@@ -110,36 +112,42 @@ def _may_be_archive(file: str) -> bool:
     return file.lower().endswith(SUFFIXES)
 
 
-def _find(name: str, argument: str = "IMAGE") -> list[str]:
+def _find(name: str, problems: list[str], argument: str = "IMAGE") -> list[str]:
     """Return the image files and archives that a name matches.
+
+    Args:
+        name: The name.
+        problems: Receives a line for each folder that cannot be read.
+        argument: What the name is given by.
 
     Raises:
         InputError: There is no such file or folder, it cannot be accessed, or the folder has no images.
     """
     try:
-        return _look_up(name, expand_home(name, argument))
+        return _look_up(name, expand_home(name, argument), problems)
     except OSError as error:  # a name that is too long, or a folder without search permission
         raise InputError(f"{name}: {error.strerror or error}") from None
 
 
-def _look_up(name: str, path: Path) -> list[str]:
+def _look_up(name: str, path: Path, problems: list[str]) -> list[str]:
     """Return what is at a path; see `_find`."""
     if path.is_dir():
-        images = sorted(_walk(str(path)))
-        if not images:
+        before = len(problems)
+        images = sorted(_walk(str(path), problems))
+        if not images and len(problems) == before:
             raise InputError(f"{name}: no image files in this folder, by their names (.jpg, .png ...)")
         return images
     if path.exists():
         return [str(path)]
     if glob.has_magic(name):
-        images = _match(str(path))
+        images = _match(str(path), problems)
         if images:
             return images
         raise InputError(f"{name}: no file has a name of this pattern")
     raise InputError(f"{name}: no such file or folder")
 
 
-def _match(pattern: str) -> list[str]:
+def _match(pattern: str, problems: list[str]) -> list[str]:
     """Return the files that match a pattern, and the image files of folders that do, each once.
 
     A file that is found through several links to folders has the name in the fewest folders.
@@ -159,14 +167,23 @@ def _match(pattern: str) -> list[str]:
     matches = {str(Path(match)) for match in glob.iglob(pattern, recursive=True)}  # noqa: PTH207  may be absolute
     for match in sorted(matches, key=lambda match: (match.count(os.sep), match)):
         if is_new(match):
-            found += filter(is_new, _walk(match)) if Path(match).is_dir() else [match]
+            found += filter(is_new, _walk(match, problems)) if Path(match).is_dir() else [match]
     return sorted(found)
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Yield the image files below a folder, following links and skipping hidden files."""
+def _walk(folder: str, problems: list[str]) -> Iterator[str]:
+    """Yield the image files below a folder, following links and skipping hidden files.
+
+    Args:
+        folder: The folder.
+        problems: Receives a line for each folder that cannot be read.
+    """
+
+    def add_problem(error: OSError) -> None:
+        problems.append(f"{error.filename}: cannot be read: {error.strerror or error}")
+
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=add_problem):
         real = os.path.realpath(place)
         if real in seen:  # a link to a parent folder
             folders.clear()

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from resnet_cli.config.counts import counted
-from resnet_cli.report.keys import comparison_key
+from resnet_cli.report.keys import comparable_settings, comparison_key
 from resnet_cli.report.measures import Statistics
 from resnet_cli.runs.reading import Run
 
@@ -74,7 +74,9 @@ def assess_goal(runs: Sequence[Run], goal: Goal) -> GoalResult:
     if found is None:
         return GoalResult("not measured" if runs else "no finished run")
     keys = ("data.fold", *goal.over)
-    differing = [key for key in keys if len({comparison_key(run.settings.get(key)) for run in runs}) > 1]
+    comparable = comparable_settings(runs)
+    settings = [{**run.settings, **comparable[run.folder]} for run in runs]
+    differing = [key for key in keys if len({comparison_key(own.get(key)) for own in settings}) > 1]
     if differing:
         return GoalResult(f"runs differ in {', '.join(differing)}: no test over seeds")
     gain = found.mean - goal.value if not goal.is_loss else goal.value - found.mean

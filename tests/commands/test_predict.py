@@ -1,6 +1,7 @@
 """resnet-predict: images as users name them, its formats, unreadable images, rejection."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -343,3 +344,20 @@ def test_a_threshold_is_chosen_anew_for_another_temperature(predicted, place):
     before, after = record["reject"], json.loads(file.read_text())["reject"]
     assert (before["temperature"], after["temperature"]) == (1.0, 2.5)
     assert after["threshold"] < before["threshold"]
+
+
+@pytest.mark.parametrize("name", ["photos", "phot*", "-"])
+def test_a_folder_that_cannot_be_read_is_reported_and_the_others_are_classified(place, monkeypatch, capsys, name):
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("circle"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    monkeypatch.setattr("sys.stdin", io.StringIO("photos\n"))
+    assert predict.run(["run", name, "--format", "jsonl"]) == 2
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 40
+    assert "error: photos/circle: cannot be read: Permission denied" in err.splitlines()

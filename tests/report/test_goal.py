@@ -134,3 +134,10 @@ def test_a_wrong_goal_is_named(tmp_path, capsys, arguments, words):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error:")
     assert words in line
+
+
+def test_runs_that_start_from_other_weights_are_no_seeds(tmp_path, capsys):
+    for seed in range(4):
+        write_run(tmp_path / str(seed), f"seed={seed}", test=94.0 + seed, overrides=[], start=f"runs/{seed % 2}")
+    report([str(tmp_path), "--goal", "90", "--over", "init_from"])
+    assert capsys.readouterr().out.endswith("runs differ in init_from: no test over seeds\n")

@@ -27,6 +27,7 @@ from resnet_cli.hydra_app.option_files import file_keys, keys_of_files, require_
 from resnet_cli.hydra_app.overrides import has_fixed_folder, hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.run_name import model_name, register_resolvers
 from resnet_cli.hydra_app.search_path import user_configs
+from resnet_cli.hydra_app.single_run import swept_keys
 from resnet_cli.runs.folder import RunDir, find_run, find_run_of
 from resnet_cli.runs.names import quote_override
 from resnet_cli.session.paths import located_settings, recorded_paths
@@ -59,12 +60,13 @@ def checked_settings(
         valid: A valid config; parts that both configs share as one object are not checked again.
     """
     settings = validation.without_leftovers(settings, keys, in_files)
+    given = [*in_files, *keys]  # a group of the user's own sets keys as if they were typed
     reproduce = settings.get("reproduce")
     if isinstance(reproduce, str) and reproduce.strip():
-        return _reproduced_settings(settings, keys, find_run_of("reproduce", reproduce))
+        return _reproduced_settings(settings, given, find_run_of("reproduce", reproduce))
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
-        return _resumed_settings(settings, keys, find_run_of("resume", resume))
+        return _resumed_settings(settings, given, find_run_of("resume", resume))
     settings = with_defaults_of_labels(settings, keys)
     validation.check(settings, valid)
     require_one_length(settings, keys, in_files)
@@ -95,7 +97,12 @@ def with_defaults_of_labels(settings: Settings, given_keys: Sequence[str]) -> Se
 
 def _resumed_settings(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
     """Return a run's stored config with the given keys of `settings` applied, after checking it."""
-    result = stored.overlaid(stored.read(run.config), settings, keys)
+    return _changed_settings(stored.read(run.config), settings, keys, run)
+
+
+def _changed_settings(config: Settings, settings: Settings, keys: Sequence[str], run: RunDir | None = None) -> Settings:
+    """Return a stored config, in a run folder or outside of one, with the given keys of `settings` applied."""
+    result = stored.overlaid(config, settings, keys)
     _check_run_config(result, settings, run)
     require_one_length(result, keys)
     return result
@@ -109,7 +116,7 @@ def _reproduced_settings(settings: Settings, keys: Sequence[str], run: RunDir) -
     return result
 
 
-def _check_run_config(config: Settings, composed: Settings, run: RunDir) -> None:
+def _check_run_config(config: Settings, composed: Settings, run: RunDir | None) -> None:
     """Check a run's config and, unless the run is trusted, the classes that only its stored config names."""
     named = trust.targets(composed)
     trusted = composed.get("trust") is True
@@ -136,6 +143,8 @@ class Composed:
         overrides: The overrides that the user typed, without options and Hydra's own settings.
         run_dir: Folder that a run of this config gets, as `hydra.run.dir` says.
         is_run_dir_fixed: That folder has neither the time nor random letters in its name.
+        swept: Keys that its experiment sweeps over; see `swept_keys`.
+        sweep_dir: Folder of a sweep of this config; None if it is a new one each time.
     """
 
     settings: Settings
@@ -147,14 +156,19 @@ class Composed:
     overrides: tuple[str, ...]
     run_dir: str
     is_run_dir_fixed: bool
+    swept: tuple[str, ...] = ()
+    sweep_dir: str | None = None
 
 
-def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> Composed:
+def compose_settings(
+    items: Sequence[str], *, config_dir: str | None = None, changed: Settings | None = None
+) -> Composed:
     """Compose the config of `items`: overrides as resnet-train takes them, and at most one run to start from.
 
     Args:
         items: `key=value`, `group=option`, or the path of a run folder or checkpoint.
         config_dir: A further folder of config groups.
+        changed: A config that the overrides change, such as that of a checkpoint outside of a run folder.
 
     Raises:
         InputError: the config or an item is wrong; lists all problems.
@@ -175,10 +189,16 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
             composed = compose("train", marked, return_hydra_config=True)
             HydraConfig.instance().set_config(composed)
             given = task_overrides(composed.hydra)
-            settings = run_settings(composed, given)
+            if changed is None:
+                settings = run_settings(composed, given)
+            else:
+                settings = _changed_settings(changed, to_plain(composed), override_keys(given))
             in_files = keys_of_files(composed.hydra)
             run_dir = str(OmegaConf.select(composed, "hydra.run.dir"))
             is_fixed = has_fixed_folder(composed)
+            swept = swept_keys(composed, given)
+            is_same_sweep = has_fixed_folder(composed, "sweep")
+            sweep_dir = str(OmegaConf.select(composed, "hydra.sweep.dir")) if is_same_sweep else None
     finally:
         HydraConfig.instance().cfg = before
     keys = tuple(override_keys(given))
@@ -188,7 +208,9 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     of_run = bool({"resume", "reproduce"} & set(keys)) and not {"model", "model._target_"} & set(keys)
     name = str(settings["name"]) if of_run else model_name(composed.hydra, str(settings["model"]["_target_"]))
     run = runs[0] if runs else None
-    return Composed(settings, keys, in_files, choices, name, run, tuple(given), run_dir, is_fixed)
+    return Composed(
+        settings, keys, in_files, choices, name, run, tuple(given), run_dir, is_fixed, swept, sweep_dir
+    )  # fmt: skip
 
 
 def is_run(item: str) -> bool:

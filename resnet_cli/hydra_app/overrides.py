@@ -22,10 +22,11 @@ from resnet_cli.hydra_app.path_values import quote_paths
 if TYPE_CHECKING:
     from resnet_cli.runs.folder import RunDir
 
-OPTIONS_WITH_VALUE = {
-    "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
-    "--info", "-i",
+CONFIG_DIR = "--config-dir"
+SHORT_OPTIONS = {
+    "-cd": CONFIG_DIR, "-cn": "--config-name", "-cp": "--config-path", "-p": "--package", "-c": "--cfg", "-i": "--info",
 }  # fmt: skip
+OPTIONS_WITH_VALUE = {*SHORT_OPTIONS, *SHORT_OPTIONS.values()}
 CHANGING = ("${now:", "${letters:")  # references that have another value each time
 RUN_DIR = "hydra.run.dir="
 GROUPS_WITH_DEFAULT = (*NEEDED_GROUPS, "loss", *NULL_GROUPS)  # those of the defaults list
@@ -65,7 +66,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         if equals and name in seen:
             raise InputError(f"{as_typed(name)}: given twice, as {seen[name]} and as {value}")
         seen[name] = value
-        if equals and key == "resume" and not multirun:
+        if equals and name == "resume" and not multirun:
             result += _resume_folder(override, typed_folder)
         if key in NULL_GROUPS and value == "null":
             override = f"{key}=[]"  # Hydra takes no null for a group
@@ -137,6 +138,20 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         (options if argument.startswith("-") or takes_value else overrides).append(argument)
         takes_value = argument in OPTIONS_WITH_VALUE
     return options, overrides
+
+
+def join_option_values(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with each option and its value in one word: `--config-dir=DIR` for `-cd DIR`."""
+    result: list[str] = []
+    takes_value = False
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if takes_value:
+            result[-1] += f"={argument}"
+        else:
+            result.append(f"{SHORT_OPTIONS.get(option, option)}{equals}{value}")
+        takes_value = not takes_value and argument in OPTIONS_WITH_VALUE
+    return result
 
 
 def _resume_folder(argument: str, typed: str | None) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from resnet_cli.files import write_atomically
 from resnet_cli.training.control import RunControl
 
 
@@ -14,10 +15,23 @@ class Plans:
     Args:
         files: Files that a run keeps in its folder, content by name, by the level of its plan.
         seconds: How long planning took; it counts in the time budget of a single run.
+        options: Files of the group `plan` by path, in a temporary folder that Hydra searches.
     """
 
     files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     seconds: float = 0.0
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def write_options(self) -> None:
+        """Write the files of the group `plan` that are missing.
+
+        A job that a launcher has sent to another machine composes its config there, and would find only the options of
+        this name that plan nothing.
+        """
+        for path, text in self.options.items():
+            if not Path(path).is_file():
+                Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomically(Path(path), text)
 
     def files_of(self, level: str | None) -> Mapping[str, str]:
         """Return the files of a run that was planned at this level; empty for None."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.runs.lock import exclusive
 from resnet_cli.runs.names import name_beside
 from resnet_cli.session.signals import StopSignals, stop_signals
@@ -49,7 +48,7 @@ class SweepLaunch:
         self.finished: Mapping[int, str] = {}
         self.jobs: Mapping[int, tuple[str, Sequence[str]]] = {}
         self.origin = command.origin
-        self.changed_keys = frozenset(override_keys(command.stored.original_overrides))
+        self.changed_keys = command.changed_keys
         self._command, self._stop = command, stop
         self._resources = ExitStack()
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from resnet_cli.config.paths import is_path_key
+from resnet_cli.config.paths import is_built_in, is_path_key
 from resnet_cli.config.run_length import BUDGET, EPOCHS
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
-from resnet_cli.hydra_app.overrides import override_keys
+from resnet_cli.hydra_app.overrides import CONFIG_DIR, join_option_values, override_keys
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import format_command, quote_override
 from resnet_cli.session.paths import Origin
@@ -41,6 +41,12 @@ class ResolvedCommand:
     replaces: SweepCommand | None = None
     origin: Origin = field(default_factory=Origin)
 
+    @property
+    def changed_keys(self) -> frozenset[str]:
+        """Keys of the jobs that were changed when the sweep was resumed, and the options of the sweep itself."""
+        sweep = [key for key in override_keys(self.arguments) if key.startswith("sweep.")]
+        return frozenset([*override_keys(self.stored.original_overrides), *sweep])
+
 
 def resolve_commands(arguments: Sequence[str]) -> Iterator[ResolvedCommand]:
     """Yield the commands to run: the typed one, or for `-m resume=SWEEP` those stored in the sweep's folder.
@@ -52,7 +58,8 @@ def resolve_commands(arguments: Sequence[str]) -> Iterator[ResolvedCommand]:
     is_multirun = any(argument in MULTIRUN_OPTIONS for argument in arguments)
     value = _parse_resume(resume[0], is_multirun=is_multirun) if len(resume) == 1 else None
     if is_multirun and value is not None and value != "auto":
-        yield from _stored_commands(value, [word for word in arguments if word not in (*resume, *MULTIRUN_OPTIONS)])
+        others = [word for word in arguments if word not in (*resume, *MULTIRUN_OPTIONS)]
+        yield from _stored_commands(value, join_option_values(others))
         return
     if (
         value is not None
@@ -94,13 +101,17 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
         raise InputError(f"resume={value}: no such sweep folder{similar_file(folder)}")
     if RunDir(folder).exists:
         raise InputError(f"resume={value}: a run, not a sweep; resume it without -m")
-    for stored in SweepDir(folder).commands():
+    for original in SweepDir(folder).commands():
+        stored = replace(original, arguments=tuple(join_option_values(original.arguments)))
         swept = _swept_paths(stored, overrides)
         others = [override for override in overrides if _key(override) not in swept]
         changed = _apply_overrides(stored, others, folder)
-        subdir = original_names(changed.original_overrides)
-        arguments = [*changed.arguments, *subdir, f"hydra.sweep.dir={quote_override(folder.as_posix())}"]
-        yield ResolvedCommand(arguments, changed, stored, replace(_origin(stored, folder, others), swept=swept))
+        subdir = original_names(changed.original_overrides)  # it finds the folders of jobs that the user has named too
+        kept = [argument for argument in changed.arguments if not subdir or _key(argument) != "hydra.sweep.subdir"]
+        origin = replace(_origin(stored, folder, others), swept=swept)
+        arguments = [*_with_located_configs(kept, origin), *subdir]
+        arguments.append(f"hydra.sweep.dir={quote_override(folder.as_posix())}")
+        yield ResolvedCommand(arguments, changed, original, origin)
 
 
 def _swept_paths(stored: SweepCommand, overrides: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -141,6 +152,19 @@ def _origin(stored: SweepCommand, folder: Path, overrides: Sequence[str]) -> Ori
     parents = [] if stored.folders else folder.absolute().parents
     folders = (Path(first), *(folder.absolute() / other for other in others), *parents)
     return Origin(folders, tuple(override_keys(overrides)))
+
+
+def _with_located_configs(arguments: Sequence[str], origin: Origin) -> list[str]:
+    """Return arguments with the folders of configs that the first command found from its own working folder."""
+    places = [folder for folder in origin.folders if folder.resolve() != Path.cwd().resolve()]
+    result = list(arguments)
+    for number, argument in enumerate(result):
+        option, _, name = argument.partition("=")
+        if option == CONFIG_DIR and not Path(name).is_dir():
+            found = next((place / name for place in places if (place / name).is_dir()), Path(name))
+            result[number] = f"{CONFIG_DIR}={found}"
+    own = next((place / "conf" for place in places if (place / "conf").is_dir()), None)
+    return result if own is None or is_built_in(own) else [f"{CONFIG_DIR}={own}", *result]
 
 
 def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Path) -> SweepCommand:

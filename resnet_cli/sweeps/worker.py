@@ -35,6 +35,7 @@ class LauncherContext:
 
 def _unpickle(arguments: list[str], origin: Origin, plans: Plans) -> LauncherContext:
     compat.silence_schema_warning()
+    plans.write_options()
     return LauncherContext(StopSignals(), arguments, origin, plans)
 
 

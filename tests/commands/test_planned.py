@@ -1,6 +1,9 @@
 """`plan=` through the command: what is typed wins, the plan is stored, and a resumed run keeps it."""
 
 import json
+import pickle
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from resnet_cli.commands.train import planned
 from resnet_cli.planning import make
 from resnet_cli.session import time_budget
+from resnet_cli.session.paths import Origin
+from resnet_cli.session.signals import StopSignals
+from resnet_cli.sweeps.worker import LauncherContext
 from resnet_cli.training.measuring import Measurement
 from tests.support.images import write_class_folders
 from tests.support.runs import assert_same_end, record_of
@@ -713,3 +719,37 @@ def test_a_budget_that_allows_far_fewer_epochs_than_planned_says_so(train, tmp_p
     line = next(line for line in (out + err).splitlines() if "an epoch takes" in line)
     expected = json.loads((tmp_path / "run" / "fingerprint.json").read_text())["expected_epochs"]
     assert (f" (the plan expected about {expected:,} epochs), end" in line) is is_said
+
+
+def test_a_resumed_sweep_keeps_its_plan(train, tmp_path, monkeypatch):
+    line = ["plan=quick", *TINY, "model=resnet8", "trainer.epochs=1", "seed=0,1", "hydra.sweep.dir=s"]
+    assert train("-m", *line)[0] == 0
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    status, _, err = train("-m", "resume=s", "trainer.epochs=2", "sweep.isolate=false")
+    assert (status, err) == (0, "")
+    jobs = sorted(tmp_path.glob("s/*/run.json"))
+    assert [len(job.with_name("metrics.jsonl").read_text().splitlines()) for job in jobs] == [2, 2]
+
+
+def test_a_run_in_the_folder_of_an_experiment_keeps_its_plan(train, tmp_path, monkeypatch):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    text = "# @package _global_\nhydra:\n  run:\n    dir: runs/${name}\n"
+    (tmp_path / "conf/experiment/own.yaml").write_text(text)
+    line = ["plan=quick", "experiment=own", "resume=auto", "name=a", *TINY, *SHORT]
+    assert train(*line)[0] == 0
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    status, out, _ = train(*line)
+    assert status == 0
+    assert "nothing to do" in out
+
+
+def test_a_job_on_another_machine_has_the_plan(train):
+    with planned.planned(["plan=quick", *TINY, *SHORT]) as plans:
+        (file,) = map(Path, plans.options)
+        text = file.read_text()
+        sent = pickle.dumps(LauncherContext(StopSignals(), [], Origin(), plans))
+    assert not file.parent.exists()
+    assert pickle.loads(sent).plans == plans
+    assert file.read_text() == text
+    assert "batch_size: 32  # " in text
+    shutil.rmtree(file.parents[1])

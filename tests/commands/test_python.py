@@ -66,6 +66,11 @@ def test_the_random_state_of_the_caller_is_kept():
         (["-m", "seed=0,1"], "train: -m: takes settings only; a sweep is a loop of calls, or resnet-train -m"),
         (["seed=0,1"], "seed=0,1: a sweep; set one value"),
         (["resume=nowhere"], "nowhere"),
+        (["hydra.run.dir="], r"^hydra\.run\.dir: is empty; give a folder$"),
+        (
+            ["experiment=degradation"],
+            r"^this experiment sweeps over model\.residual, model\.depth: add -m, or set each",
+        ),
         (["verify_resume=true"], "verify_resume: needs processes of its own"),
         ("model=resnet20", r'takes a list of settings, such as \["model=resnet20"\]'),
         ([3], r'^train: 3: settings are strings, such as "trainer\.epochs=5"$'),

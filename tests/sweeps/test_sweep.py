@@ -412,3 +412,30 @@ def test_jobs_may_have_the_folders_that_hydra_numbers(train, tmp_path):
     status, _, err = train("-m", *tiny("seed=0,1", "trainer.epochs=1", *folders))
     assert (status, err) == (0, "")
     assert {path.parent.name for path in (tmp_path / "s").rglob("run.json")} == {"0", "1"}
+
+
+def test_jobs_in_folders_that_hydra_numbers_are_resumed_with_more_epochs(train, tmp_path):
+    folders = ["hydra.sweep.dir=s", "hydra.sweep.subdir=${hydra:job.num}"]
+    assert train("-m", *tiny("seed=0,1", "trainer.epochs=1"), *folders)[0] == 0
+    status, _, err = train("-m", "resume=s", "trainer.epochs=2")
+    assert (status, err) == (0, "")
+    rows = {path.parent.name: len(path.read_text().splitlines()) for path in tmp_path.glob("s/*/metrics.jsonl")}
+    assert rows == {"0": 2, "1": 2}
+
+
+@pytest.mark.parametrize("typed", [["--config-dir", "own"], ["-cd", "own"], ["--config-dir=own"], []])
+def test_a_sweep_finds_the_users_configs_from_elsewhere(train, tmp_path, typed):
+    folder = tmp_path / ("own" if typed else "conf") / "trainer"
+    folder.mkdir(parents=True)
+    (folder / "short.yaml").write_text("defaults: [default, _self_]\nepochs: 1\n")
+    arguments = [*(text for text in tiny("trainer=short") if not text.startswith("trainer.epochs")), "seed=0,1"]
+    assert train("-m", *typed, *arguments, "hydra.sweep.dir=s")[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    sweep = f"resume={tmp_path / 's'}"
+    status, out, err = train("-m", sweep, cwd=tmp_path / "elsewhere")
+    assert (status, err, out.count("already finished")) == (0, "", 2)
+    if typed:
+        (tmp_path / "own").rename(tmp_path / "moved")
+        option = ["--config-dir", str(tmp_path / "moved")]
+        status, out, err = train("-m", sweep, *option, cwd=tmp_path / "elsewhere")
+        assert (status, err, out.count("already finished")) == (0, "", 2)

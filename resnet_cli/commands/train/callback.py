@@ -13,13 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.hydra_app.compose import run_settings
-from resnet_cli.hydra_app.overrides import (
-    has_fixed_folder,
-    override_keys,
-    require_files_apart,
-    require_fixed_folder,
-    task_overrides,
-)
+from resnet_cli.hydra_app.overrides import has_fixed_folder, require_files_apart, require_fixed_folder, task_overrides
+from resnet_cli.hydra_app.single_run import require_single_run, swept_keys
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError, RunFailedError
@@ -81,19 +76,13 @@ def _validate_run(config: DictConfig) -> None:
     settings = run_settings(config, overrides)
     require_packages(settings.get("logger"))
     require_fixed_folder(settings, is_fixed=has_fixed_folder(config))
-    params = config.hydra.sweeper.get("params") or {}
-    overridden = override_keys(overrides)
-    if any(str(key).lstrip("+") not in overridden for key in params):
-        keys = ", ".join(map(str, params))
-        raise InputError(f"this experiment sweeps over {keys}: add -m, or set each of them to one value")
+    require_single_run(settings, str(OmegaConf.select(config, "hydra.run.dir")), swept_keys(config, overrides))
 
 
 def _run_folder(config: DictConfig) -> Path:
     """Return the run folder, after checking that it can be written; torch is not imported yet."""
     require_files_apart(config)
     path = str(OmegaConf.select(config, "hydra.run.dir"))
-    if not path.strip():
-        raise InputError("hydra.run.dir: is empty; give a folder")
     if "${" in path:  # Hydra would resolve it again
         raise InputError(f"hydra.run.dir={path}: a folder name cannot contain ${{")
     folder = Path(path).absolute()

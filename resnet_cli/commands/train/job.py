@@ -62,7 +62,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     try:
         for command in list(resolve_commands(with_quoted_paths(arguments))):  # all are checked before the first trains
             launches.append(SweepLaunch(command, stop))
-            with planned(command.arguments) as plans, launches[-1]:
+            with planned(command.arguments, command.changed_keys) as plans, launches[-1]:
                 task = make_task(LauncherContext(stop, sys.argv[1:], command.origin, plans))
                 status = max(status, app.run(command.arguments, stop, task))
                 is_stopped = launches[-1].is_stopped  # read here: the launch removes the request at its end

@@ -1,7 +1,7 @@
 """`plan=quick|good|best`: the plan becomes an option before Hydra composes the config, so that overrides win."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,13 +36,14 @@ KEYS_WITHOUT_EFFECT = ("seed", "name", "logger", *DATA_KEYS_WITHOUT_EFFECT)  # p
 
 
 @contextmanager
-def planned(arguments: Sequence[str]) -> Iterator[Plans]:
+def planned(arguments: Sequence[str], resumed: Collection[str] = ()) -> Iterator[Plans]:
     """Make the plans that the arguments ask for, and let Hydra find them inside the block.
 
     Without `plan=` nothing happens, and torch is not imported.
 
     Args:
         arguments: The command line.
+        resumed: Keys that a resumed sweep changes in its jobs, which keep their plan.
 
     Yields:
         The plans, one for each level: a sweep can have several.
@@ -61,18 +62,19 @@ def planned(arguments: Sequence[str]) -> Iterator[Plans]:
         return
     check_options(options)  # first, since a plan may take a minute
     with TemporaryDirectory(prefix="resnet-cli-plan-") as name:
-        folder = Path(name) / "plan"
-        folder.mkdir()
         files: dict[str, dict[str, str]] = {}
+        written: dict[str, str] = {}
         for level in levels:
-            text, fingerprint = _find_plan(level, overrides, options) or _make_plan(
+            text, fingerprint = _find_plan(level, overrides, options, resumed) or _make_plan(
                 level, options, overrides, is_one_of_several=len(levels) > 1
             )
-            (folder / f"{level}.yaml").write_text(as_option(text, level), encoding="utf-8")
+            written[str(Path(name) / "plan" / f"{level}.yaml")] = as_option(text, level)
             run = RunDir("")
             files[level] = {run.plan.name: text, run.fingerprint.name: fingerprint}
+        plans = Plans(files, monotonic() - began, written)
+        plans.write_options()
         with generated_configs(Path(name)):
-            yield Plans(files, monotonic() - began)
+            yield plans
 
 
 def _parse(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
@@ -143,28 +145,44 @@ def _without_quotes(value: Any) -> Any:
     return value
 
 
-def _find_plan(level: str, overrides: Sequence[Override], options: Sequence[str]) -> tuple[str, str] | None:
+def _find_plan(
+    level: str, overrides: Sequence[Override], options: Sequence[str], resumed: Collection[str]
+) -> tuple[str, str] | None:
     """Return the files of the plan that an earlier start of this command left in its output folder, if there is one.
 
     A run with a checkpoint keeps its plan. Without a checkpoint, the plan must have been made for the same overrides.
-    In a sweep, it is the plan of a job with the same overrides, apart from the swept keys.
+    In a sweep, it is the plan of a job with the same overrides, apart from the swept keys and those of `resumed`.
     """
-    swept = {_key(override) for override in overrides if override.is_sweep_override()}
-    typed = {_key(override): str(override.value()) for override in overrides if _key(override) not in swept}
+    changing = {_key(override) for override in overrides if override.is_sweep_override()} | set(resumed)
+    run_folder, sweep_folder = _output_folders(overrides, options)
     own = _values_by_key(overrides, options)
     runs = []
-    if "hydra.run.dir" in typed:
-        run = RunDir(expand_home(typed["hydra.run.dir"]))
+    if run_folder is not None:
+        run = RunDir(run_folder)
         if run.last.exists() or run.previous.exists() or not _differing_keys(run, own, options):
             runs.append(run)
-    if "hydra.sweep.dir" in typed:
-        jobs = map(RunDir, sorted(expand_home(typed["hydra.sweep.dir"]).glob("*/")))
-        runs += [job for job in jobs if _differing_keys(job, own, options) <= swept]
+    if sweep_folder is not None:
+        jobs = map(RunDir, sorted(sweep_folder.glob("*/")))
+        runs += [job for job in jobs if _differing_keys(job, own, options) <= changing]
     for run in runs:
         text = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else ""
         if has_level(text, level):
             return text, run.fingerprint.read_text(encoding="utf-8") if run.fingerprint.is_file() else "{}\n"
     return None
+
+
+def _output_folders(overrides: Sequence[Override], options: Sequence[str]) -> tuple[Path | None, Path | None]:
+    """Return the folder of a single run and that of a sweep; None for one that is new each time, or not used."""
+    key = "hydra.sweep.dir" if is_multirun(options) else "hydra.run.dir"
+    typed = next((str(override.value()) for override in overrides if _key(override) == key), None)
+    if typed is None or "${" in typed:  # it may be set by an experiment
+        from resnet_cli.hydra_app.compose import compose_settings
+
+        items, _ = _without_plan(overrides, options, (SEARCH_PATH, key))
+        composed = compose_settings(items, config_dir=config_dir(options))
+        typed = composed.sweep_dir if is_multirun(options) else composed.run_dir if composed.is_run_dir_fixed else None
+    folder = None if typed is None else expand_home(typed)
+    return (None, folder) if is_multirun(options) else (folder, None)
 
 
 def _first_value(override: Override, options: Sequence[str]) -> Any:
@@ -196,15 +214,7 @@ def _make_plan(
     level: str, options: Sequence[str], overrides: Sequence[Override], *, is_one_of_several: bool
 ) -> tuple[str, str]:
     """Make the plan and print it, with its level if a sweep has several."""
-    items, first_values = [], []
-    for override in overrides:
-        key = _key(override)
-        if key == "plan" or (key.partition(".")[0].partition("/")[0] == "hydra" and key != SEARCH_PATH):
-            continue
-        item = _with_first_value(override, _first_value(override, options))
-        items.append(item)
-        if override.is_sweep_override() and not key.startswith(KEYS_WITHOUT_EFFECT):
-            first_values.append(item)
+    items, first_values = _without_plan(overrides, options, (SEARCH_PATH,))
     from resnet_cli.planning.make import plan_command  # it imports torch
 
     made = plan_command(level, items, config_dir=config_dir(options))
@@ -214,6 +224,28 @@ def _make_plan(
     for line in [*[title] * is_one_of_several, *made.lines, *[note] * bool(first_values)]:
         print_line(format_line(line, stream), stream)
     return made.text, made.fingerprint
+
+
+def _without_plan(
+    overrides: Sequence[Override], options: Sequence[str], hydra_keys: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Return the overrides without the plan, with the first value of each swept key, and those of them that plans use.
+
+    Args:
+        overrides: The overrides of the command.
+        options: Its options.
+        hydra_keys: Keys of Hydra to keep.
+    """
+    items, first_values = [], []
+    for override in overrides:
+        key = _key(override)
+        if key == "plan" or (key.partition(".")[0].partition("/")[0] == "hydra" and key not in hydra_keys):
+            continue
+        item = _with_first_value(override, _first_value(override, options))
+        items.append(item)
+        if override.is_sweep_override() and not key.startswith(KEYS_WITHOUT_EFFECT):
+            first_values.append(item)
+    return items, first_values
 
 
 def _with_first_value(override: Override, value: Any) -> str:

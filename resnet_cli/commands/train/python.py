@@ -13,6 +13,7 @@ from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.hydra_app.overrides import require_fixed_folder
+from resnet_cli.hydra_app.single_run import require_single_run
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import format_command, resume_command
@@ -93,6 +94,7 @@ def _train(overrides: Sequence[str], config_dir: str | PathLike[str] | None) -> 
     settings, folder = composed.settings, _relative(Path(composed.run_dir))
     if settings.get("verify_resume"):
         raise InputError("verify_resume: needs processes of its own; use resnet-train verify_resume=true")
+    require_single_run(settings, composed.run_dir, composed.swept)
     require_packages(settings.get("logger"))
     require_fixed_folder(settings, is_fixed=composed.is_run_dir_fixed)
     paths = paths_today(settings, composed.keys, RunDir(folder))

@@ -147,7 +147,7 @@ class OptunaSearch(Sweeper):
         trials: dict[Path, list[int]] = {}
         for number, trial_overrides in overrides.items():
             try:
-                job = plan_job(self.config, trial_overrides)
+                job = plan_job(self.config, trial_overrides, min(overrides) + len(trials))  # as the launcher counts
             except InputError as error:
                 print_error(InputError(*(f"job {number}: {problem}" for problem in error.problems)))
                 study.finish_trial(number, "FAIL")

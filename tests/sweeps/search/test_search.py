@@ -311,3 +311,11 @@ def test_failed_jobs_of_a_search_leave_no_nets(train, tmp_path, monkeypatch):
     alive = [line.split()[1] for line in (tmp_path / "resident.txt").read_text().splitlines()]
     assert alive
     assert set(alive) == {"0"}
+
+
+def test_trials_in_folders_that_hydra_numbers_have_their_results(train, tmp_path, stub):
+    stub(by_lr)
+    status, _, err = train(*SEARCH, "hydra.sweep.subdir=${hydra:job.num}", *SPACE[:1], f"{N}=3")
+    assert (status, err) == (0, "")
+    assert [trial.state.name for trial in trials(tmp_path / "s")] == ["COMPLETE"] * 3
+    assert sorted(path.parent.name for path in tmp_path.glob("s/*/run.json")) == ["0", "1", "2"]

@@ -1,0 +1,53 @@
+"""A single run resumes in its own folder, however it is named, and starts in no folder of a sweep."""
+
+import pytest
+
+import resnet_cli
+from resnet_cli.errors import InputError
+from tests.support.runs import record_of, tiny
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_a_run_is_resumed_in_its_folder_whatever_stands_before_the_key(train, tmp_path, plus):
+    assert train(*tiny("trainer.epochs=1", "hydra.run.dir=a"))[0] == 0
+    status, out, err = train(f"{plus}resume=a", "trainer.epochs=2")
+    assert (status, err) == (0, "")
+    assert "epoch 2/2" in out
+    assert len(record_of(tmp_path / "a")["resumed_from"]) == 1
+    assert not (tmp_path / "outputs").exists()
+    status, _, err = train(f"{plus}resume=a", "hydra.run.dir=b")
+    assert status == 2
+    assert err.startswith("error: hydra.run.dir=b: cannot be combined with resume=a")
+
+
+def test_a_file_cannot_name_the_run_to_resume(train, tmp_path):
+    assert train(*tiny("trainer.epochs=1", "hydra.run.dir=a"))[0] == 0
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/own.yaml").write_text("# @package _global_\nresume: a\ntrainer: {epochs: 2}\n")
+    expected = "resume: a: a run is resumed on the command line: resume=a"
+    status, _, err = train("experiment=own")
+    assert (status, err) == (2, f"error: {expected}\n")
+    with pytest.raises(InputError, match=f"^{expected}$"):
+        resnet_cli.train(["experiment=own"])
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_group_of_the_users_own_sets_keys_of_a_resumed_run(train, tmp_path):
+    assert train(*tiny("trainer.epochs=1", "hydra.run.dir=a"))[0] == 0
+    (tmp_path / "conf/longer").mkdir(parents=True)
+    (tmp_path / "conf/longer/twice.yaml").write_text("# @package _global_\ntrainer: {epochs: 2}\n")
+    status, out, _ = train("resume=a", "+longer=twice")
+    assert status == 0
+    assert "epoch 2/2" in out
+
+
+def test_no_run_starts_in_the_folder_of_a_sweep(train, tmp_path):
+    assert train("-m", *tiny("trainer.epochs=1", "seed=0,1"), "hydra.sweep.dir=s")[0] == 0
+    before = sorted(tmp_path.rglob("*"))
+    expected = "hydra.run.dir=s: the folder of a sweep, whose jobs are in it; give another folder"
+    status, _, err = train(*tiny("seed=2"), "hydra.run.dir=s")
+    assert (status, err) == (2, f"error: {expected}\n")
+    with pytest.raises(InputError, match=f"^{expected}$"):
+        resnet_cli.train([*tiny("seed=2"), "hydra.run.dir=s"])
+    assert sorted(tmp_path.rglob("*")) == before
+    assert train("-m", "resume=s")[0] == 0

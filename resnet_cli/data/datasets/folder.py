@@ -25,7 +25,7 @@ from resnet_cli.data.datasets.layout import (
     ScanReport,
     find_splits,
     format_names,
-    holds_folders_alone,
+    holds_no_files,
     holds_runs,
     is_file,
     is_folder,
@@ -167,7 +167,7 @@ def _scan_classes(base: Path, folder: Path, report: ScanReport) -> FilesByClass:
             report.ignored.append(entry.path)
         elif holds_runs(path):
             report.notes.append(f"{path} holds runs of resnet-train and is not a class")
-        elif holds_folders_alone(path):
+        elif holds_no_files(path):
             report.notes.append(f"{path} holds no files and is not a class")  # such as the folder of a starting run
         else:
             files = _scan_files(base, path, (os.path.realpath(folder),), report)

@@ -43,6 +43,7 @@ NOT_IMAGES_BY_NAME = frozenset({"readme", "license", "licence", "copying", "make
 YEAR = re.compile(r"(?:19|20)\d\d(?:[-_.]?\d\d){0,2}")  # optionally with month and day
 
 RUN_FILES = frozenset({"run.json", "sweep.json", "multirun.yaml"})
+RUN_LOCK = ".lock"  # in the folder of a run from its start on, as `LOCK_NAME` of `resnet_cli.runs.lock`
 RUN_DEPTH = 3  # as in multirun/DATE/TIME-NAME/JOB/run.json
 
 
@@ -270,14 +271,15 @@ def holds_runs(folder: Path, depth: int = RUN_DEPTH) -> bool:
     )
 
 
-def holds_folders_alone(folder: Path) -> bool:
-    """Return whether a folder holds sub-folders, and neither it nor they hold files other than dot files.
+def holds_no_files(folder: Path) -> bool:
+    """Return whether a folder holds sub-folders or the lock of a run, and neither it nor they hold other files.
 
-    Links to folders may lead to files.
+    Dot files do not count. Links to folders may lead to files.
     """
     found = list(os.walk(folder))
+    files = [name for _, _, names in found for name in names]
     links = any(Path(path, name).is_symlink() for path, folders, _ in found for name in folders)
-    return len(found) > 1 and not links and all(name.startswith(".") for _, _, names in found for name in names)
+    return (len(found) > 1 or RUN_LOCK in files) and not links and all(name.startswith(".") for name in files)
 
 
 def _holds_images(folder: Path) -> bool:

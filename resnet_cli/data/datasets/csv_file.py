@@ -19,6 +19,7 @@ from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
+from resnet_cli.data.undivided import current_undivided
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -117,6 +118,8 @@ def csv(
     )
     columns = _without_wrong_guesses(table, columns, given={"split": split_column, "weight": weight_column})
     columns = replace(columns, delimiter=label_delimiter)
+    if current_undivided() is not None:
+        columns = replace(columns, split=None)  # the rows of all splits are evaluated together
     place = Root(path.parent, path.name)
     if root is not None:
         place = find_root(root, cache, count_files=partial(count_files, table.columns[columns.path]))

@@ -9,6 +9,7 @@ from typing import Literal
 
 from resnet_cli.config.counts import counted
 from resnet_cli.data.datasets.problems import raise_problems
+from resnet_cli.data.undivided import with_training_split
 from resnet_cli.errors import InputError
 
 Layout = Literal["auto", "classes", "splits"]
@@ -134,6 +135,10 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
         _note_inner_splits(root, folders, report)
         return {"train": root}
     chosen = {split: folders[name] for split, name in choose_splits(folders).items()}
+    unused = {name: path for name, path in folders.items() if path not in chosen.values()} if chosen else {}
+    with_images = [name for name, path in unused.items() if not holds_runs(path) and _holds_images(path)]
+    if not with_images:
+        chosen = with_training_split(chosen)
     if "train" not in chosen:
         if chosen or layout == "splits":
             found = " and ".join(f"{path.name}/" for path in chosen.values()) or "no folder of a split"
@@ -144,8 +149,6 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
         return {"train": root}
     if layout == "auto":
         _note_parts(chosen["train"], report)
-    unused = [name for name in folders if folders[name] not in chosen.values()]
-    with_images = [name for name in unused if not holds_runs(folders[name]) and _holds_images(folders[name])]
     if with_images:
         used = ", ".join(f"{path.name}/ ({split})" for split, path in chosen.items())
         report.notes.append(f"{root}: uses {used}; not {', '.join(f'{name}/' for name in with_images)}")

@@ -11,6 +11,7 @@ from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.problems import raise_problems
 from resnet_cli.data.datasets.table import Table
+from resnet_cli.data.undivided import least_classes
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
@@ -38,14 +39,15 @@ def find_class_columns(table: Table, given: Sequence[str] | None, used: Sequence
     """Return the columns of 0 and 1: those given in the config, or all that contain only these and are not `used`.
 
     Raises:
-        InputError: There are fewer than two, or a given column does not exist.
+        InputError: There are fewer than two (none, if the data set is read `undivided`), or a given column does not
+            exist.
     """
     if given is not None:
         columns = [table.find_column("data.label_column", str(name), ()) or "" for name in given]
     else:
         rest = [name for name in table.columns if name not in used]
         columns = [name for name in rest if all(_plain(cell) in (*YES, *NO) for cell in table.columns[name])]
-    if len(columns) < 2:
+    if len(columns) < least_classes():
         raise InputError(
             f"data.labels=multi: {table.path} has no column of labels, and not two columns of 0 and 1: name them with "
             f"data.label_column=NAME or data.label_column=[NAME,NAME]{table.describe_unread()}"
@@ -85,7 +87,7 @@ def read_label_sets(
         for name in found
         if name not in train
     )
-    if len(train) < 2:
+    if len(train) < least_classes():
         only = f"only the class {next(iter(train))!r}" if train else "no class"
         raise InputError(f"{table.path}: column {column!r} has {only} in its training rows: 2 are needed")
     if all(len(row) < 2 for row in names):

@@ -21,6 +21,7 @@ from resnet_cli.data.datasets.problems import MAX_PROBLEMS, raise_problems
 from resnet_cli.data.datasets.samples import Samples
 from resnet_cli.data.datasets.table import Table
 from resnet_cli.data.datasets.table_labels import describe_joined_labels, label_order, read_label_sets
+from resnet_cli.data.undivided import least_classes
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
@@ -244,7 +245,7 @@ def _find_classes(table: Table, labels: Sequence[str], splits: Sequence[str]) ->
         for row, label in enumerate(labels)
         if label not in train
     )
-    if len(train) == 1:
+    if len(train) < least_classes():
         raise InputError(f"{table.path}: all training images are of class {next(iter(train))!r}: 2 are needed")
     for split in ("test", "val"):
         missing = train - by_split[split]

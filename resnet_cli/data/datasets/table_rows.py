@@ -145,13 +145,18 @@ def count_files(cells: Sequence[str], base: Path) -> int:
 
 
 def _find_file(names: Sequence[str], base: Path) -> str | None:
-    """Return the first of some paths that is a file, or else the only one with an extension added; None without one."""
+    """Return the first of some paths that is a file, or else the only one with an extension added; None without one.
+
+    Extensions in upper case are added only if no file has one in lower case: on some systems both are the same file.
+    """
     found = next((name for name in names if _is_file(base / name)), None)
     if found is not None or not names or Path(names[0]).suffix.lower() in IMAGE_SUFFIXES:
         return found
-    added = {f"{name}{suffix}" for name in names for suffix in ADDED_SUFFIXES}
-    files = [name for name in added if _is_file(base / name)]
-    return files[0] if len(files) == 1 else None
+    for suffixes in (ADDED_SUFFIXES, [suffix.upper() for suffix in ADDED_SUFFIXES]):
+        files = [name for name in {f"{name}{suffix}" for name in names for suffix in suffixes} if _is_file(base / name)]
+        if files:
+            return files[0] if len(files) == 1 else None
+    return None
 
 
 def _relative_candidates(cell: str, bases: Sequence[Path]) -> list[str]:

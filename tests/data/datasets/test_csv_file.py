@@ -115,6 +115,16 @@ def test_names_without_an_extension_are_found_if_one_file_has_them(tmp_path, tab
     assert problems_of(table, f"image,label\n{rows}")[0].endswith(f"labels.csv, line 7: {tmp_path}/5 does not exist")
 
 
+def test_names_without_an_extension_are_found_with_one_in_upper_case(tmp_path, table):
+    put_images(tmp_path, "IMG_0.JPG", "IMG_1.PNG", "IMG_2.jpg", "IMG_3.JPG")
+    rows = "".join(f"IMG_{i},{i % 2}\n" for i in range(4))
+    data = table(f"image,label\n{rows}", test_fraction=0.5)
+    names = sorted([*data.train.images.source.names, *data.test.images.source.names])
+    assert [name.lower() for name in names] == ["img_0.jpg", "img_1.png", "img_2.jpg", "img_3.jpg"]
+    (tmp_path / "IMG_1.TIF").write_bytes(b"")
+    assert problems_of(table, f"image,label\n{rows}")[0].startswith(f"{tmp_path}/labels.csv, line 3: ")
+
+
 def test_named_columns_groups_and_weights(table):
     text = "path,file,label,diagnosis,part,w,patient\n" + "".join(
         f"x,{i}.png,x,{'ab'[i % 2]},{'train' if i < 8 else 'test'},{i / 2},p{i // 3}\n" for i in range(10)

@@ -156,13 +156,32 @@ def test_columns_with_a_usual_name_but_other_values_are_not_used(table, tmp_path
     data = table(f"path,label,dataset,weight\n{rows}", test_fraction=0.5)
     assert (len(data.train), len(data.test), data.train.weights) == (3, 3, None)
     assert caplog.messages[:2] == [
-        f"{tmp_path}/labels.csv: column 'dataset' has no names of splits and is not used",
+        f"{tmp_path}/labels.csv: column 'dataset' has no names of splits (train, val, test) and is not used",
         f"{tmp_path}/labels.csv, line 2: weight is '', not a number from 0; the column is not used for weights",
     ]
     assert (
         "line 2: dataset=isic: not the name"
         in problems_of(table, f"path,label,dataset,weight\n{rows}", split_column="dataset")[0]
     )
+
+
+@pytest.mark.parametrize(("name", "cells"), [("phase", ["arterial", "venous"]), ("Partition", "012"), ("set", [""])])
+def test_a_column_with_a_usual_name_that_names_no_split_is_not_used(table, tmp_path, caplog, name, cells):
+    text = f"path,label,{name}\n" + "".join(f"{i}.png,{i % 2},{cells[i % len(cells)]}\n" for i in range(6))
+    with caplog.at_level(logging.INFO):
+        assert len(table(text, test_fraction=0.5).train) == 3
+    assert caplog.messages == [
+        f"{tmp_path}/labels.csv: column {name!r} has no names of splits (train, val, test) and is not used"
+    ]
+    assert len(problems_of(table, text, split_column=name)) == 6
+    some = text.replace(f"5.png,1,{cells[5 % len(cells)]}", "5.png,1,train")
+    assert len(problems_of(table, some)) == 5
+
+
+def test_the_column_that_names_splits_is_found_behind_others(table):
+    text = "path,label,set,phase\n" + "".join(f"{i}.png,{i % 2},x,{'train' if i < 4 else 'test'}\n" for i in range(6))
+    data = table(text)
+    assert (len(data.train), len(data.test)) == (4, 2)
 
 
 def test_classes_that_are_numbers_are_in_the_order_of_their_values(table):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.problems import raise_problems
@@ -17,6 +18,7 @@ from resnet_cli.errors import InputError
 log = logging.getLogger("resnet_cli")
 
 DELIMITERS = "|;,"  # of names in a cell, the preferred one first
+MOST_OTHERS = 0.05  # of the cells of a column: up to these, it seems to be a column of 0 and 1 with errors
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")  # cells in columns of classes
 
 
@@ -47,6 +49,9 @@ def find_class_columns(table: Table, given: Sequence[str] | None, used: Sequence
     else:
         rest = [name for name in table.columns if name not in used]
         columns = [name for name in rest if all(_plain(cell) in (*YES, *NO) for cell in table.columns[name])]
+        for name in rest:
+            if name not in columns:
+                _warn_unused(table, name)
     if len(columns) < least_classes():
         raise InputError(
             f"data.labels=multi: {table.path} has no column of labels, and not two columns of 0 and 1: name them with "
@@ -55,6 +60,19 @@ def find_class_columns(table: Table, given: Sequence[str] | None, used: Sequence
     if given is None:
         log.info("%s: the classes are the columns %s", table.path, ", ".join(columns))
     return columns
+
+
+def _warn_unused(table: Table, column: str) -> None:
+    """Log a warning if nearly all cells of a column are 0 or 1: it is not a class because of a few others."""
+    cells = [_plain(cell) for cell in table.columns[column]]
+    others = [row for row, cell in enumerate(cells) if cell not in (*YES, *NO)]
+    if any(cell in YES for cell in cells) and len(others) <= MOST_OTHERS * len(cells):
+        more = f" (and in {counted(len(others) - 1, 'more row')})" if len(others) > 1 else ""
+        log.warning(
+            "%s: %s is %r, not 0 or 1%s: the column is not used as a class; correct it, or name the classes with "
+            "data.label_column=[NAME,NAME]",
+            table.where(others[0]), column, table.columns[column][others[0]].strip(), more,
+        )  # fmt: skip
 
 
 def read_label_sets(

@@ -405,6 +405,21 @@ def test_a_column_of_0_and_1_for_each_class(table):
         assert data.test.labels.tolist() == [[True, True]]
 
 
+def test_a_column_of_0_and_1_with_a_few_other_cells_is_reported(tmp_path, table, caplog):
+    put_images(tmp_path, *(f"{i}.png" for i in range(40)))
+    cells = {3: "2", 5: "-1"}
+    rows = "".join(f"{i}.png,{i % 2},{i // 2 % 2},{cells.get(i, '1')},{i},{'' if i else 'x'}\n" for i in range(40))
+    data = table(f"path,a,b,c,age,note\n{rows}", labels="multi")
+    assert data.class_names == ("a", "b")
+    assert caplog.messages == [
+        f"{tmp_path}/labels.csv, line 5: c is '2', not 0 or 1 (and in 1 more row): the column is not used as a class; "
+        "correct it, or name the classes with data.label_column=[NAME,NAME]"
+    ]
+    caplog.clear()
+    table(f"path,a,b,c,age,note\n{rows}", labels="multi", label_column=["a", "b"])
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [

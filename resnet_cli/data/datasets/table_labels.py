@@ -1,8 +1,9 @@
 """Multi-label columns of tables: several names in a cell, or a column of 0 and 1 for each class."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -99,8 +100,7 @@ def read_label_sets(
     forms = match_unicode_forms({name for row in names for name in row}, train)
     names = [[forms.get(name, name) for name in row] for row in names]
     raise_problems(
-        f"{table.where(row)}: no training image has the label {name!r} of this {splits[row]} image"
-        f"{did_you_mean(name, train)}"
+        partial(describe_unknown_label, table, row, splits[row], name, train)
         for row, found in enumerate(names)
         for name in found
         if name not in train
@@ -133,6 +133,20 @@ def _read_class_columns(table: Table, columns: Sequence[str]) -> LabelSets:
     labels = torch.tensor([[cell in YES for cell in found] for found in cells]).T.contiguous()
     texts = ["|".join(name for name, has in zip(columns, row, strict=True) if has) for row in labels.tolist()]
     return LabelSets(texts, labels, tuple(columns))
+
+
+def describe_unknown_label(table: Table, row: int, split: str, label: str, known: Collection[str]) -> str:
+    """Return a message about a label that no training image has, with the most similar one.
+
+    Args:
+        table: The table.
+        row: The row of the image.
+        split: The split of the image.
+        label: The label.
+        known: The labels of the training images.
+    """
+    nearest = did_you_mean(label, known)
+    return f"{table.where(row)}: no training image has the label {label!r} of this {split} image{nearest}"
 
 
 def describe_joined_labels(labels: Iterable[str]) -> str:

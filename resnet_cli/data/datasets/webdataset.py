@@ -1,7 +1,7 @@
 """Images in shards: tar archives of samples in the WebDataset format, for sets too large for a folder."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -197,8 +197,7 @@ def _find_classes(indices: Mapping[str, Sequence[ShardIndex]]) -> tuple[str, ...
     labels = {name: {label for index in found for label in index.class_names} for name, found in indices.items()}
     known = known_labels({"train": labels.pop("shards"), **labels})
     raise_problems(
-        f"{index.shard.path}: sample {index.shard.name(int((index.labels == number).argmax()))!r}: no image of "
-        f"data.shards has its label {label!r}{did_you_mean(label, known)}"
+        partial(_describe_unknown_label, index, number, known)
         for name in indices
         for index in indices[name]
         for number, label in enumerate(index.class_names)
@@ -207,6 +206,13 @@ def _find_classes(indices: Mapping[str, Sequence[ShardIndex]]) -> tuple[str, ...
     if len(known) < least_classes():
         raise InputError(f"data.shards: all images are of class {next(iter(known))!r}: 2 are needed")
     return tuple(sorted(known, key=label_order(known)))
+
+
+def _describe_unknown_label(index: ShardIndex, number: int, known: Collection[str]) -> str:
+    """Return a message about the first sample whose label, by its number in the index, no training shard has."""
+    label, sample = index.class_names[number], index.shard.name(int((index.labels == number).argmax()))
+    where = f"{index.shard.path}: sample {sample!r}"
+    return f"{where}: no image of data.shards has its label {label!r}{did_you_mean(label, known)}"
 
 
 def _list_samples(indices: Sequence[ShardIndex], class_names: Sequence[str]) -> tuple[Tensor, Tensor]:

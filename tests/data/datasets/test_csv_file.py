@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from resnet_cli.data import csv, image_folder
+from resnet_cli.data.datasets import table_labels, table_rows
 from resnet_cli.errors import InputError
 from tests.support.images import put_images
 
@@ -290,6 +291,20 @@ def test_many_problems_are_counted(table):
     lines = problems_of(table, HEADER + GOOD + "nothing.png,cat,train\n" * 8)
     assert len(lines) == 6
     assert lines[-1] == "... and 3 more such problems"
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [("dog,tset", {}), ("cats,test", {}), ("dog|cats,test", {"labels": "multi"})],
+)
+def test_suggestions_are_computed_for_the_listed_problems_alone(table, monkeypatch, row, options):
+    asked = []
+    for module in (table_rows, table_labels):
+        monkeypatch.setattr(module, "did_you_mean", lambda word, names: asked.append(word) or "; similar")
+    rows = "".join(f"{i}.png,{row}\n" for i in range(2, 10))
+    lines = problems_of(table, f"{HEADER}0.png,cat,train\n1.png,dog,train\n{rows}", **options)
+    assert [line.endswith("; similar") for line in lines] == [True] * 5 + [False]
+    assert len(asked) == 5
 
 
 def test_a_wrong_root_is_one_line(table, tmp_path):

@@ -2,14 +2,18 @@
 
 import logging
 import shutil
+import sys
 import unicodedata
 import zipfile
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 from resnet_cli.data import csv, image_folder
 from resnet_cli.data.datasets import table_labels, table_rows
+from resnet_cli.data.datasets.table import read_table
 from resnet_cli.errors import InputError
 from tests.support.images import put_images
 
@@ -215,6 +219,59 @@ def test_parquet(tmp_path, table):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 damaged")
     [line] = problems_of(csv, file=str(tmp_path / "x.parquet"))
     assert line.startswith(f"{tmp_path}/x.parquet: cannot be read as Parquet: ")
+
+
+def test_a_column_of_parquet_that_python_cannot_represent_is_not_read(tmp_path, table):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    far = pa.array([2**31 - 1] * 4, pa.int32()).cast(pa.date32())
+    content = {"path": [f"{i}.png" for i in range(4)], "label": [10, 9, 10, 9], "taken": far}
+    pq.write_table(pa.table(content), tmp_path / "x.parquet")
+    assert csv(file=str(tmp_path / "x.parquet"), cache=None, test_fraction=0.5).class_names == ("9", "10")
+    [line] = problems_of(csv, file=str(tmp_path / "x.parquet"), group="taken")
+    assert "has values of type date32[day] that Python cannot represent in column 'taken', but " in line
+
+
+class ArrowColumn:
+    """A column of Arrow whose values are given, or an error that is raised when they are read."""
+
+    type = "timestamp[ns]"
+
+    def __init__(self, content):
+        self.content = content
+
+    def to_pylist(self):
+        if isinstance(self.content, Exception):
+            raise self.content
+        return self.content
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("nanoseconds"), OverflowError("date"), KeyError("zone"), ArithmeticError()]
+)
+def test_an_unused_column_that_cannot_be_converted_is_left_out(tmp_path, monkeypatch, error):
+    columns = {"path": ArrowColumn(["0.png", None]), "taken": ArrowColumn(error)}
+    content = SimpleNamespace(column_names=list(columns), column=columns.get, num_rows=2)
+    arrow = ModuleType("pyarrow")
+    arrow.__spec__ = ModuleSpec("pyarrow", None)
+    arrow.ArrowException = type("ArrowException", (Exception,), {})
+    kinds = ("is_dictionary", "is_nested", "is_binary", "is_large_binary")
+    arrow.types = SimpleNamespace(**dict.fromkeys(kinds, lambda kind: False))
+    arrow.parquet = ModuleType("pyarrow.parquet")
+    arrow.parquet.read_table = lambda path: content
+    for module in (arrow, arrow.parquet):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    (tmp_path / "x.parquet").touch()
+    found = read_table(tmp_path / "x.parquet", "data.file")
+    assert (found.columns, len(found)) == ({"path": ["0.png", ""]}, 2)
+    with pytest.raises(InputError) as caught:
+        found.require_column("data.label_column", "taken", ("label",))
+    [line] = caught.value.problems
+    assert line.startswith(
+        f"data.label_column=taken: {tmp_path}/x.parquet has values of type timestamp[ns] that Python cannot represent "
+        "in column 'taken', but 'path'; not read: 'taken' (not text; "
+    )
 
 
 HEADER = "path,label,split\n"

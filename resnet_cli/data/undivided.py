@@ -25,10 +25,10 @@ _current: ContextVar[Undivided | None] = ContextVar("undivided", default=None)
 
 @contextmanager
 def undivided() -> Iterator[Undivided]:
-    """Within the context, hold no test and validation images out of data sets, and accept any number of classes.
+    """Within the context, hold no test and validation images out of data sets, and accept a single class.
 
-    The splits of a data set are evaluated together. So none of them must be the training split, and the training images
-    need not include all classes.
+    The splits of a data set are evaluated together. So none of them needs to be the training split, and the training
+    images need not be of all classes.
     """
     found = Undivided()
     token = _current.set(found)

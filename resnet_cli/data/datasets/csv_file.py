@@ -78,7 +78,7 @@ def csv(
         labels: `multi` if an image may have any number of labels.
         label_delimiter: Delimiter of several class names in a cell; None finds `|`, `;` or a comma.
         split_column: Column of the splits (`train`, `val`, `test` or their other usual names); None finds `split`,
-            `set`, `subset` ... if any row has such a name there.
+            `set`, `subset` ...; of those without `split` in their name, one in which any row names a split.
         weight_column: Column of the relative sampling frequency of images; None finds `weight`.
         group: Column of a group, such as the patient: images of a group stay in one split.
         image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
@@ -190,6 +190,9 @@ def _without_wrong_guesses(table: Table, columns: Columns, given: Mapping[str, s
 def _find_named_splits(table: Table, used: Sequence[object]) -> str | None:
     """Return the first column with a usual name that names a split in any row; None if there is none.
 
+    A column whose name has `split` in it is returned whatever its cells are, so that they are refused: rows for testing
+    would be trained on.
+
     Args:
         table: The table.
         used: Columns with another meaning. A warning is logged on the others that have a usual name alone.
@@ -199,7 +202,7 @@ def _find_named_splits(table: Table, used: Sequence[object]) -> str | None:
         column = table.find_column("data.split_column", None, (usual,))
         if column is None:
             continue
-        if not names.isdisjoint(cell.strip().lower() for cell in table.columns[column]):
+        if "split" in usual or not names.isdisjoint(cell.strip().lower() for cell in table.columns[column]):
             return column
         if column not in used:
             log.warning("%s: column %r has no names of splits (train, val, test) and is not used", table.path, column)

@@ -181,6 +181,7 @@ def test_a_column_with_a_usual_name_that_names_no_split_is_not_used(table, tmp_p
     assert len(problems_of(table, text, split_column=name)) == 6
     some = text.replace(f"5.png,1,{cells[5 % len(cells)]}", "5.png,1,train")
     assert len(problems_of(table, some)) == 5
+    assert len(problems_of(table, text.replace(f",{name}\n", ",split\n", 1))) == 6
 
 
 def test_the_column_that_names_splits_is_found_behind_others(table):

@@ -126,7 +126,7 @@ class Dataset:
             problems.append(f"{self.name}: only {classes} class: a classifier needs at least 2")
         for split_name, split in self.splits.items():
             problems += _split_problems(f"{self.name}: {split_name} split", split, self.train.size, classes)
-        if not problems:
+        if not problems and current_undivided() is None:
             problems += self._class_problems()
         problems += self._statistics_problems()
         if problems:

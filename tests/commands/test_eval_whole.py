@@ -121,3 +121,13 @@ def test_a_class_without_images_in_the_split_is_not_said_to_be_left_out(evaluate
 def test_a_named_split_is_still_held_out(evaluated):
     status, metrics, _ = evaluated({"circle": 10, "square": 10}, "--split", "test")
     assert (status, metrics["samples"]) == (0, 4)
+
+
+@pytest.mark.parametrize("rows", ["square,test", "square,"])
+def test_tables_of_one_class_or_of_test_rows_are_evaluated(place, capsys, rows):
+    (place / "other.csv").write_text("path,label,split\n" + "".join(f"square/{i:03d}.png,{rows}\n" for i in range(5)))
+    arguments = ["run", "--data", "data=csv", "--data", "file=other.csv", "--data", "root=photos"]
+    arguments += ["--data", "image_size=[10,8]", "--data", "cache=null", "--resamples", "0", "--format", "json"]
+    assert evaluation.run(arguments) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert [found["support"] for found in metrics["classes"]] == [0, 5, 0]

@@ -14,6 +14,7 @@ from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.array_files import NamedArray
 from resnet_cli.data.datasets.label_checks import MAX_CLASSES, refuse_measurements, warn_missing
 from resnet_cli.data.datasets.layout import format_names
+from resnet_cli.data.undivided import current_undivided
 from resnet_cli.errors import InputError
 
 Array = np.ndarray[Any, Any]
@@ -41,8 +42,10 @@ def to_labels(
     if not kinds["train"]:
         for split, found in values.items():
             _refuse_negative(arrays[split], found)
-    known: Array = np.unique(values["train"])
-    refuse_measurements(str(arrays["train"]), known.tolist(), len(values["train"]))
+    are_all_known = current_undivided() is not None
+    labels = np.concatenate([found for split, found in values.items() if split == "train" or are_all_known])
+    known: Array = np.unique(labels)
+    refuse_measurements(str(arrays["train"]), known.tolist(), len(labels))
     warn_missing(str(arrays["train"]), known.tolist())
     if class_names is not None:
         names = tuple(map(str, class_names))

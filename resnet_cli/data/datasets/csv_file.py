@@ -19,6 +19,7 @@ from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
+from resnet_cli.data.undivided import current_undivided
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -77,7 +78,7 @@ def csv(
         labels: `multi` if an image may have any number of labels.
         label_delimiter: Delimiter of several class names in a cell; None finds `|`, `;` or a comma.
         split_column: Column of the splits (`train`, `val`, `test` or their other usual names); None finds `split`,
-            `set`, `subset` ...
+            `set`, `subset` ...; of those without `split` in their name, one in which any row names a split.
         weight_column: Column of the relative sampling frequency of images; None finds `weight`.
         group: Column of a group, such as the patient: images of a group stay in one split.
         image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
@@ -115,7 +116,6 @@ def csv(
         weight=weight_column,
         group=group,
     )
-    columns = _without_wrong_guesses(table, columns, given={"split": split_column, "weight": weight_column})
     columns = replace(columns, delimiter=label_delimiter)
     place = Root(path.parent, path.name)
     if root is not None:
@@ -161,22 +161,23 @@ def _find_columns(table: Table, *, is_multi: bool, **given: Any) -> Columns:
             problems += error.details
     if problems:
         raise InputError(*problems)
+    columns = _without_wrong_guesses(table, Columns(**found, label_sets=is_multi), given)
+    used = {name: getattr(columns, name) for name in found}
     guessed = {
-        name: column for name, column in found.items() if isinstance(column, str) and not given[name] and column != name
+        name: column for name, column in used.items() if isinstance(column, str) and not given[name] and column != name
     }
     if guessed:
         log.info("%s: %s", table.path, ", ".join(f"{name} is {column!r}" for name, column in guessed.items()))
-    return Columns(**found, label_sets=is_multi)
+    return columns
 
 
 def _without_wrong_guesses(table: Table, columns: Columns, given: Mapping[str, str | None]) -> Columns:
     """Leave out columns of splits and weights that were found by their names but have other values, with a warning."""
-    split, weight = columns.split, columns.weight
-    if split is not None and not given["split"] and split.lower() == ORIGIN_NAME:
-        cells = {cell.strip().lower() for cell in table.columns[split]}
-        if cells.isdisjoint(name for names in USUAL_SPLIT_NAMES.values() for name in names):
-            log.warning("%s: column %r has no names of splits and is not used", table.path, split)
-            columns = replace(columns, split=None)
+    if current_undivided() is not None:
+        columns = replace(columns, split=None)  # the rows of all splits are evaluated together
+    elif columns.split is not None and not given["split"]:
+        columns = replace(columns, split=_find_named_splits(table, (columns.path, columns.label, columns.group)))
+    weight = columns.weight
     if weight is not None and not given["weight"]:
         try:
             read_weights(table, weight)
@@ -184,3 +185,27 @@ def _without_wrong_guesses(table: Table, columns: Columns, given: Mapping[str, s
             log.warning("%s; the column is not used for weights", error.problems[0])
             columns = replace(columns, weight=None)
     return columns
+
+
+def _find_named_splits(table: Table, used: Sequence[object]) -> str | None:
+    """Return the first column with a usual name that names a split in any row; None if there is none.
+
+    A column whose name has `split` in it is returned whatever its cells are, so that they are refused: rows for testing
+    would be trained on.
+
+    Args:
+        table: The table.
+        used: Columns with another meaning. A warning is logged on the others that have a usual name alone.
+    """
+    names = {name for usual in USUAL_SPLIT_NAMES.values() for name in usual}
+    for usual in SPLIT_COLUMN_NAMES:
+        column = table.find_column("data.split_column", None, (usual,))
+        if column is None:
+            continue
+        if "split" in usual or not names.isdisjoint(cell.strip().lower() for cell in table.columns[column]):
+            return column
+        if column not in used:
+            log.warning("%s: column %r has no names of splits (train, val, test) and is not used", table.path, column)
+        if usual == ORIGIN_NAME:
+            return None  # runs on such tables have split the rows although there may be a column `datasplit`
+    return None

@@ -25,7 +25,7 @@ from resnet_cli.data.datasets.layout import (
     ScanReport,
     find_splits,
     format_names,
-    holds_folders_alone,
+    holds_no_files,
     holds_runs,
     is_file,
     is_folder,
@@ -39,7 +39,7 @@ from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
-from resnet_cli.data.undivided import current_undivided
+from resnet_cli.data.undivided import current_undivided, known_labels
 
 log = logging.getLogger("resnet_cli")
 
@@ -130,7 +130,9 @@ def _scan_splits(place: Root, layout: Layout) -> tuple[dict[str, FilesByClass], 
     for name in ("test", "val"):
         if splits["train"] and name in splits:
             splits[name] = _in_forms_of(splits["train"], splits[name])
-            _compare_with_train(name, folders, splits, report)
+            if current_undivided() is None:
+                _compare_with_train(name, folders, splits, report)
+    splits["train"] = {name: splits["train"].get(name, []) for name in sorted(known_labels(splits))}
     for line in report.lines():
         log.warning("%s", place.name_archive(line))
     return splits, {name: f"{folder.name}/" if folder != base else "all folders" for name, folder in folders.items()}
@@ -167,7 +169,7 @@ def _scan_classes(base: Path, folder: Path, report: ScanReport) -> FilesByClass:
             report.ignored.append(entry.path)
         elif holds_runs(path):
             report.notes.append(f"{path} holds runs of resnet-train and is not a class")
-        elif holds_folders_alone(path):
+        elif holds_no_files(path):
             report.notes.append(f"{path} holds no files and is not a class")  # such as the folder of a starting run
         else:
             files = _scan_files(base, path, (os.path.realpath(folder),), report)

@@ -31,6 +31,7 @@ from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
+from resnet_cli.data.undivided import with_training_split
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -216,7 +217,7 @@ def _choose_splits(tables: Tables, source: str) -> dict[str, Any]:
     Raises:
         InputError: No split has the name of a training split, or it is empty.
     """
-    chosen = {"train": next(iter(tables))} if len(tables) == 1 else choose_splits(tables)
+    chosen = {"train": next(iter(tables))} if len(tables) == 1 else with_training_split(choose_splits(tables))
     if "train" not in chosen:
         nearest = did_you_mean("train", tables)
         raise InputError(f"{source}: no split is named train or training ({format_names(tables)}){nearest}")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from resnet_cli.config.counts import counted
 from resnet_cli.data.datasets.problems import raise_problems
+from resnet_cli.data.undivided import with_training_split
 from resnet_cli.errors import InputError
 
 Layout = Literal["auto", "classes", "splits"]
@@ -43,6 +44,7 @@ NOT_IMAGES_BY_NAME = frozenset({"readme", "license", "licence", "copying", "make
 YEAR = re.compile(r"(?:19|20)\d\d(?:[-_.]?\d\d){0,2}")  # optionally with month and day
 
 RUN_FILES = frozenset({"run.json", "sweep.json", "multirun.yaml"})
+RUN_LOCK = ".lock"  # in the folder of a run from its start on, as `LOCK_NAME` of `resnet_cli.runs.lock`
 RUN_DEPTH = 3  # as in multirun/DATE/TIME-NAME/JOB/run.json
 
 
@@ -133,6 +135,10 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
         _note_inner_splits(root, folders, report)
         return {"train": root}
     chosen = {split: folders[name] for split, name in choose_splits(folders).items()}
+    unused = {name: path for name, path in folders.items() if path not in chosen.values()} if chosen else {}
+    with_images = [name for name, path in unused.items() if not holds_runs(path) and _holds_images(path)]
+    if not with_images:
+        chosen = with_training_split(chosen)
     if "train" not in chosen:
         if chosen or layout == "splits":
             found = " and ".join(f"{path.name}/" for path in chosen.values()) or "no folder of a split"
@@ -143,8 +149,6 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
         return {"train": root}
     if layout == "auto":
         _note_parts(chosen["train"], report)
-    unused = [name for name in folders if folders[name] not in chosen.values()]
-    with_images = [name for name in unused if not holds_runs(folders[name]) and _holds_images(folders[name])]
     if with_images:
         used = ", ".join(f"{path.name}/ ({split})" for split, path in chosen.items())
         report.notes.append(f"{root}: uses {used}; not {', '.join(f'{name}/' for name in with_images)}")
@@ -270,14 +274,15 @@ def holds_runs(folder: Path, depth: int = RUN_DEPTH) -> bool:
     )
 
 
-def holds_folders_alone(folder: Path) -> bool:
-    """Return whether a folder holds sub-folders, and neither it nor they hold files other than dot files.
+def holds_no_files(folder: Path) -> bool:
+    """Return whether a folder holds sub-folders or the lock of a run, and neither it nor they hold other files.
 
-    Links to folders may lead to files.
+    Dot files do not count. Links to folders may lead to files.
     """
     found = list(os.walk(folder))
+    files = [name for _, _, names in found for name in names]
     links = any(Path(path, name).is_symlink() for path, folders, _ in found for name in folders)
-    return len(found) > 1 and not links and all(name.startswith(".") for _, _, names in found for name in names)
+    return (len(found) > 1 or RUN_LOCK in files) and not links and all(name.startswith(".") for name in files)
 
 
 def _holds_images(folder: Path) -> bool:

@@ -4,11 +4,10 @@ import codecs
 import csv
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, nearest_name, similar_file
@@ -32,14 +31,14 @@ class Table:
         columns: The cells of each column, by its name.
         lines: Position of each row, for messages: the first line in a text file, the row number in a Parquet file.
         unit: Unit of `lines`.
-        unread: Columns of bytes, lists or records in a Parquet file.
+        unread: What columns of a Parquet file that are not read have in them, such as bytes, by their names.
     """
 
     path: Path
     columns: dict[str, list[str]]
     lines: Sequence[int]
     unit: str = "line"
-    unread: Sequence[str] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -58,9 +57,8 @@ class Table:
         """
         if name is not None:
             if name not in self.columns:
-                state = (
-                    f"has bytes, lists or records in column {name!r}" if name in self.unread else "has no such column"
-                )
+                kind = self.unread.get(name)
+                state = "has no such column" if kind is None else f"has {kind} in column {name!r}"
                 names = f"{self._format_columns()}{did_you_mean(name, self.columns)}"
                 raise InputError(f"{key}={name}: {self.path} {state}, but {names}{self.describe_unread()}")
             return name
@@ -204,16 +202,16 @@ def _read_parquet(path: Path) -> Table:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be read as Parquet: {reason}") from None
     _refuse_repeated(path, content.column_names)
-    cells = {name: _as_text(content.column(name)) for name in content.column_names}
-    columns = {name: column for name, column in cells.items() if column is not None}
-    return Table(path, columns, range(1, content.num_rows + 1), "row", [name for name in cells if name not in columns])
-
-
-def _as_text(column: Any) -> list[str] | None:
-    """Return the cells of a column of Arrow as text; None for a column of bytes, lists or records."""
-    import pyarrow as pa
-
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return None
-    return ["" if cell is None else str(cell) for cell in column.to_pylist()]
+    columns: dict[str, list[str]] = {}
+    unread: dict[str, str] = {}
+    for name in content.column_names:
+        column = content.column(name)
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            unread[name] = "bytes, lists or records"
+            continue
+        try:
+            columns[name] = ["" if cell is None else str(cell) for cell in column.to_pylist()]
+        except (ValueError, ArithmeticError, LookupError, pa.ArrowException):  # times that Python's types cannot hold
+            unread[name] = f"values of type {column.type} that Python cannot represent"
+    return Table(path, columns, range(1, content.num_rows + 1), "row", unread)

@@ -1,21 +1,25 @@
 """Multi-label columns of tables: several names in a cell, or a column of 0 and 1 for each class."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.problems import raise_problems
 from resnet_cli.data.datasets.table import Table
+from resnet_cli.data.undivided import least_classes
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
 
 DELIMITERS = "|;,"  # of names in a cell, the preferred one first
+MOST_OTHERS = 0.05  # of the cells of a column: up to these, it seems to be a column of 0 and 1 with errors
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")  # cells in columns of classes
 
 
@@ -38,14 +42,18 @@ def find_class_columns(table: Table, given: Sequence[str] | None, used: Sequence
     """Return the columns of 0 and 1: those given in the config, or all that contain only these and are not `used`.
 
     Raises:
-        InputError: There are fewer than two, or a given column does not exist.
+        InputError: There are fewer than two (none, if the data set is read `undivided`), or a given column does not
+            exist.
     """
     if given is not None:
         columns = [table.find_column("data.label_column", str(name), ()) or "" for name in given]
     else:
         rest = [name for name in table.columns if name not in used]
         columns = [name for name in rest if all(_plain(cell) in (*YES, *NO) for cell in table.columns[name])]
-    if len(columns) < 2:
+        for name in rest:
+            if name not in columns:
+                _warn_unused(table, name)
+    if len(columns) < least_classes():
         raise InputError(
             f"data.labels=multi: {table.path} has no column of labels, and not two columns of 0 and 1: name them with "
             f"data.label_column=NAME or data.label_column=[NAME,NAME]{table.describe_unread()}"
@@ -53,6 +61,19 @@ def find_class_columns(table: Table, given: Sequence[str] | None, used: Sequence
     if given is None:
         log.info("%s: the classes are the columns %s", table.path, ", ".join(columns))
     return columns
+
+
+def _warn_unused(table: Table, column: str) -> None:
+    """Log a warning if nearly all cells of a column are 0 or 1: it is not a class because of a few others."""
+    cells = [_plain(cell) for cell in table.columns[column]]
+    others = [row for row, cell in enumerate(cells) if cell not in (*YES, *NO)]
+    if any(cell in YES for cell in cells) and len(others) <= MOST_OTHERS * len(cells):
+        more = f" (and in {counted(len(others) - 1, 'more row')})" if len(others) > 1 else ""
+        log.warning(
+            "%s: %s is %r, not 0 or 1%s: the column is not used as a class; correct it, or name the classes with "
+            "data.label_column=[NAME,NAME]",
+            table.where(others[0]), column, table.columns[column][others[0]].strip(), more,
+        )  # fmt: skip
 
 
 def read_label_sets(
@@ -79,13 +100,12 @@ def read_label_sets(
     forms = match_unicode_forms({name for row in names for name in row}, train)
     names = [[forms.get(name, name) for name in row] for row in names]
     raise_problems(
-        f"{table.where(row)}: no training image has the label {name!r} of this {splits[row]} image"
-        f"{did_you_mean(name, train)}"
+        partial(describe_unknown_label, table, row, splits[row], name, train)
         for row, found in enumerate(names)
         for name in found
         if name not in train
     )
-    if len(train) < 2:
+    if len(train) < least_classes():
         only = f"only the class {next(iter(train))!r}" if train else "no class"
         raise InputError(f"{table.path}: column {column!r} has {only} in its training rows: 2 are needed")
     if all(len(row) < 2 for row in names):
@@ -113,6 +133,20 @@ def _read_class_columns(table: Table, columns: Sequence[str]) -> LabelSets:
     labels = torch.tensor([[cell in YES for cell in found] for found in cells]).T.contiguous()
     texts = ["|".join(name for name, has in zip(columns, row, strict=True) if has) for row in labels.tolist()]
     return LabelSets(texts, labels, tuple(columns))
+
+
+def describe_unknown_label(table: Table, row: int, split: str, label: str, known: Collection[str]) -> str:
+    """Return a message about a label that no training image has, with the most similar one.
+
+    Args:
+        table: The table.
+        row: The row of the image.
+        split: The split of the image.
+        label: The label.
+        known: The labels of the training images.
+    """
+    nearest = did_you_mean(label, known)
+    return f"{table.where(row)}: no training image has the label {label!r} of this {split} image{nearest}"
 
 
 def describe_joined_labels(labels: Iterable[str]) -> str:

@@ -4,9 +4,10 @@ import logging
 import math
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,13 @@ from resnet_cli.data.datasets.layout import IMAGE_SUFFIXES, USUAL_SPLIT_NAMES, f
 from resnet_cli.data.datasets.problems import MAX_PROBLEMS, raise_problems
 from resnet_cli.data.datasets.samples import Samples
 from resnet_cli.data.datasets.table import Table
-from resnet_cli.data.datasets.table_labels import describe_joined_labels, label_order, read_label_sets
+from resnet_cli.data.datasets.table_labels import (
+    describe_joined_labels,
+    describe_unknown_label,
+    label_order,
+    read_label_sets,
+)
+from resnet_cli.data.undivided import least_classes
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
@@ -144,13 +151,18 @@ def count_files(cells: Sequence[str], base: Path) -> int:
 
 
 def _find_file(names: Sequence[str], base: Path) -> str | None:
-    """Return the first of some paths that is a file, or else the only one with an extension added; None without one."""
+    """Return the first of some paths that is a file, or else the only one with an extension added; None without one.
+
+    Extensions in upper case are added only if no file has one in lower case: on some systems both are the same file.
+    """
     found = next((name for name in names if _is_file(base / name)), None)
     if found is not None or not names or Path(names[0]).suffix.lower() in IMAGE_SUFFIXES:
         return found
-    added = {f"{name}{suffix}" for name in names for suffix in ADDED_SUFFIXES}
-    files = [name for name in added if _is_file(base / name)]
-    return files[0] if len(files) == 1 else None
+    for suffixes in (ADDED_SUFFIXES, [suffix.upper() for suffix in ADDED_SUFFIXES]):
+        files = [name for name in {f"{name}{suffix}" for name in names for suffix in suffixes} if _is_file(base / name)]
+        if files:
+            return files[0] if len(files) == 1 else None
+    return None
 
 
 def _relative_candidates(cell: str, bases: Sequence[Path]) -> list[str]:
@@ -202,8 +214,7 @@ def _read_splits(table: Table, column: str | None) -> list[str]:
     meanings = {name: split for split, names in USUAL_SPLIT_NAMES.items() for name in names}
     meanings |= dict.fromkeys(both, "val" if has_test else "test")
     raise_problems(
-        f"{table.where(row)}: {column}={table.columns[column][row].strip()}: not the name of a split (train, val, test)"
-        f"{did_you_mean(cell, meanings)}"
+        partial(_describe_unknown_split, table, row, column, meanings)
         for row, cell in enumerate(cells)
         if cell not in meanings
     )
@@ -211,6 +222,12 @@ def _read_splits(table: Table, column: str | None) -> list[str]:
     if "train" not in splits:
         raise InputError(f"{table.path}: column {column!r} has no row of the training split")
     return splits
+
+
+def _describe_unknown_split(table: Table, row: int, column: str, names: Collection[str]) -> str:
+    cell = table.columns[column][row].strip()
+    nearest = did_you_mean(cell, names)
+    return f"{table.where(row)}: {column}={cell}: not the name of a split (train, val, test){nearest}"
 
 
 def _find_repeated(table: Table, names: Sequence[str], labels: Sequence[str], splits: Sequence[str]) -> Iterator[str]:
@@ -239,12 +256,11 @@ def _find_classes(table: Table, labels: Sequence[str], splits: Sequence[str]) ->
         by_split[split].add(label)
     train = by_split["train"]
     raise_problems(
-        f"{table.where(row)}: no training image has the label {label!r} of this {splits[row]} image"
-        f"{did_you_mean(label, train)}"
+        partial(describe_unknown_label, table, row, splits[row], label, train)
         for row, label in enumerate(labels)
         if label not in train
     )
-    if len(train) == 1:
+    if len(train) < least_classes():
         raise InputError(f"{table.path}: all training images are of class {next(iter(train))!r}: 2 are needed")
     for split in ("test", "val"):
         missing = train - by_split[split]

@@ -1,7 +1,7 @@
 """Images in shards: tar archives of samples in the WebDataset format, for sets too large for a folder."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from resnet_cli.data.images.shards import READERS, ShardSource
 from resnet_cli.data.origins import Origins
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.data.splits import hold_out_test
+from resnet_cli.data.undivided import known_labels, least_classes
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
@@ -113,7 +114,7 @@ def webdataset(
     indices = _index_shards(paths, extensions, ArrayCache(folder))
     train_labels = {label for index in indices["shards"] for label in index.class_names}
     indices = {name: [_in_forms_of(train_labels, index) for index in found] for name, found in indices.items()}
-    class_names = _find_classes(indices, train_labels)
+    class_names = _find_classes(indices)
     open_images = partial(
         LazyImages, mode=mode, image_size=image_size, resize=resize, cache=folder, background=background,
         value_range=range, interpolation=interpolation,
@@ -187,23 +188,31 @@ def _in_forms_of(train: set[str], index: ShardIndex) -> ShardIndex:
     return index._replace(class_names=[forms.get(name, name) for name in index.class_names])
 
 
-def _find_classes(indices: Mapping[str, Sequence[ShardIndex]], train: set[str]) -> tuple[str, ...]:
+def _find_classes(indices: Mapping[str, Sequence[ShardIndex]]) -> tuple[str, ...]:
     """Return the sorted names of the classes, which are the labels of the training shards.
 
     Raises:
         InputError: Other shards have a label that no training shard has.
     """
+    labels = {name: {label for index in found for label in index.class_names} for name, found in indices.items()}
+    known = known_labels({"train": labels.pop("shards"), **labels})
     raise_problems(
-        f"{index.shard.path}: sample {index.shard.name(int((index.labels == number).argmax()))!r}: no image of "
-        f"data.shards has its label {label!r}{did_you_mean(label, train)}"
+        partial(_describe_unknown_label, index, number, known)
         for name in indices
         for index in indices[name]
         for number, label in enumerate(index.class_names)
-        if label not in train
+        if label not in known
     )
-    if len(train) == 1:
-        raise InputError(f"data.shards: all images are of class {next(iter(train))!r}: 2 are needed")
-    return tuple(sorted(train, key=label_order(train)))
+    if len(known) < least_classes():
+        raise InputError(f"data.shards: all images are of class {next(iter(known))!r}: 2 are needed")
+    return tuple(sorted(known, key=label_order(known)))
+
+
+def _describe_unknown_label(index: ShardIndex, number: int, known: Collection[str]) -> str:
+    """Return a message about the first sample whose label, by its number in the index, no training shard has."""
+    label, sample = index.class_names[number], index.shard.name(int((index.labels == number).argmax()))
+    where = f"{index.shard.path}: sample {sample!r}"
+    return f"{where}: no image of data.shards has its label {label!r}{did_you_mean(label, known)}"
 
 
 def _list_samples(indices: Sequence[ShardIndex], class_names: Sequence[str]) -> tuple[Tensor, Tensor]:

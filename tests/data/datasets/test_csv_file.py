@@ -2,13 +2,18 @@
 
 import logging
 import shutil
+import sys
 import unicodedata
 import zipfile
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 from resnet_cli.data import csv, image_folder
+from resnet_cli.data.datasets import table_labels, table_rows
+from resnet_cli.data.datasets.table import read_table
 from resnet_cli.errors import InputError
 from tests.support.images import put_images
 
@@ -115,6 +120,16 @@ def test_names_without_an_extension_are_found_if_one_file_has_them(tmp_path, tab
     assert problems_of(table, f"image,label\n{rows}")[0].endswith(f"labels.csv, line 7: {tmp_path}/5 does not exist")
 
 
+def test_names_without_an_extension_are_found_with_one_in_upper_case(tmp_path, table):
+    put_images(tmp_path, "IMG_0.JPG", "IMG_1.PNG", "IMG_2.jpg", "IMG_3.JPG")
+    rows = "".join(f"IMG_{i},{i % 2}\n" for i in range(4))
+    data = table(f"image,label\n{rows}", test_fraction=0.5)
+    names = sorted([*data.train.images.source.names, *data.test.images.source.names])
+    assert [name.lower() for name in names] == ["img_0.jpg", "img_1.png", "img_2.jpg", "img_3.jpg"]
+    (tmp_path / "IMG_1.TIF").write_bytes(b"")
+    assert problems_of(table, f"image,label\n{rows}")[0].startswith(f"{tmp_path}/labels.csv, line 3: ")
+
+
 def test_named_columns_groups_and_weights(table):
     text = "path,file,label,diagnosis,part,w,patient\n" + "".join(
         f"x,{i}.png,x,{'ab'[i % 2]},{'train' if i < 8 else 'test'},{i / 2},p{i // 3}\n" for i in range(10)
@@ -146,13 +161,33 @@ def test_columns_with_a_usual_name_but_other_values_are_not_used(table, tmp_path
     data = table(f"path,label,dataset,weight\n{rows}", test_fraction=0.5)
     assert (len(data.train), len(data.test), data.train.weights) == (3, 3, None)
     assert caplog.messages[:2] == [
-        f"{tmp_path}/labels.csv: column 'dataset' has no names of splits and is not used",
+        f"{tmp_path}/labels.csv: column 'dataset' has no names of splits (train, val, test) and is not used",
         f"{tmp_path}/labels.csv, line 2: weight is '', not a number from 0; the column is not used for weights",
     ]
     assert (
         "line 2: dataset=isic: not the name"
         in problems_of(table, f"path,label,dataset,weight\n{rows}", split_column="dataset")[0]
     )
+
+
+@pytest.mark.parametrize(("name", "cells"), [("phase", ["arterial", "venous"]), ("Partition", "012"), ("set", [""])])
+def test_a_column_with_a_usual_name_that_names_no_split_is_not_used(table, tmp_path, caplog, name, cells):
+    text = f"path,label,{name}\n" + "".join(f"{i}.png,{i % 2},{cells[i % len(cells)]}\n" for i in range(6))
+    with caplog.at_level(logging.INFO):
+        assert len(table(text, test_fraction=0.5).train) == 3
+    assert caplog.messages == [
+        f"{tmp_path}/labels.csv: column {name!r} has no names of splits (train, val, test) and is not used"
+    ]
+    assert len(problems_of(table, text, split_column=name)) == 6
+    some = text.replace(f"5.png,1,{cells[5 % len(cells)]}", "5.png,1,train")
+    assert len(problems_of(table, some)) == 5
+    assert len(problems_of(table, text.replace(f",{name}\n", ",split\n", 1))) == 6
+
+
+def test_the_column_that_names_splits_is_found_behind_others(table):
+    text = "path,label,set,phase\n" + "".join(f"{i}.png,{i % 2},x,{'train' if i < 4 else 'test'}\n" for i in range(6))
+    data = table(text)
+    assert (len(data.train), len(data.test)) == (4, 2)
 
 
 def test_classes_that_are_numbers_are_in_the_order_of_their_values(table):
@@ -185,6 +220,59 @@ def test_parquet(tmp_path, table):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 damaged")
     [line] = problems_of(csv, file=str(tmp_path / "x.parquet"))
     assert line.startswith(f"{tmp_path}/x.parquet: cannot be read as Parquet: ")
+
+
+def test_a_column_of_parquet_that_python_cannot_represent_is_not_read(tmp_path, table):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    far = pa.array([2**31 - 1] * 4, pa.int32()).cast(pa.date32())
+    content = {"path": [f"{i}.png" for i in range(4)], "label": [10, 9, 10, 9], "taken": far}
+    pq.write_table(pa.table(content), tmp_path / "x.parquet")
+    assert csv(file=str(tmp_path / "x.parquet"), cache=None, test_fraction=0.5).class_names == ("9", "10")
+    [line] = problems_of(csv, file=str(tmp_path / "x.parquet"), group="taken")
+    assert "has values of type date32[day] that Python cannot represent in column 'taken', but " in line
+
+
+class ArrowColumn:
+    """A column of Arrow whose values are given, or an error that is raised when they are read."""
+
+    type = "timestamp[ns]"
+
+    def __init__(self, content):
+        self.content = content
+
+    def to_pylist(self):
+        if isinstance(self.content, Exception):
+            raise self.content
+        return self.content
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("nanoseconds"), OverflowError("date"), KeyError("zone"), ArithmeticError()]
+)
+def test_an_unused_column_that_cannot_be_converted_is_left_out(tmp_path, monkeypatch, error):
+    columns = {"path": ArrowColumn(["0.png", None]), "taken": ArrowColumn(error)}
+    content = SimpleNamespace(column_names=list(columns), column=columns.get, num_rows=2)
+    arrow = ModuleType("pyarrow")
+    arrow.__spec__ = ModuleSpec("pyarrow", None)
+    arrow.ArrowException = type("ArrowException", (Exception,), {})
+    kinds = ("is_dictionary", "is_nested", "is_binary", "is_large_binary")
+    arrow.types = SimpleNamespace(**dict.fromkeys(kinds, lambda kind: False))
+    arrow.parquet = ModuleType("pyarrow.parquet")
+    arrow.parquet.read_table = lambda path: content
+    for module in (arrow, arrow.parquet):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    (tmp_path / "x.parquet").touch()
+    found = read_table(tmp_path / "x.parquet", "data.file")
+    assert (found.columns, len(found)) == ({"path": ["0.png", ""]}, 2)
+    with pytest.raises(InputError) as caught:
+        found.require_column("data.label_column", "taken", ("label",))
+    [line] = caught.value.problems
+    assert line.startswith(
+        f"data.label_column=taken: {tmp_path}/x.parquet has values of type timestamp[ns] that Python cannot represent "
+        "in column 'taken', but 'path'; not read: 'taken' (not text; "
+    )
 
 
 HEADER = "path,label,split\n"
@@ -261,6 +349,20 @@ def test_many_problems_are_counted(table):
     lines = problems_of(table, HEADER + GOOD + "nothing.png,cat,train\n" * 8)
     assert len(lines) == 6
     assert lines[-1] == "... and 3 more such problems"
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [("dog,tset", {}), ("cats,test", {}), ("dog|cats,test", {"labels": "multi"})],
+)
+def test_suggestions_are_computed_for_the_listed_problems_alone(table, monkeypatch, row, options):
+    asked = []
+    for module in (table_rows, table_labels):
+        monkeypatch.setattr(module, "did_you_mean", lambda word, names: asked.append(word) or "; similar")
+    rows = "".join(f"{i}.png,{row}\n" for i in range(2, 10))
+    lines = problems_of(table, f"{HEADER}0.png,cat,train\n1.png,dog,train\n{rows}", **options)
+    assert [line.endswith("; similar") for line in lines] == [True] * 5 + [False]
+    assert len(asked) == 5
 
 
 def test_a_wrong_root_is_one_line(table, tmp_path):
@@ -374,6 +476,21 @@ def test_a_column_of_0_and_1_for_each_class(table):
         assert data.class_names == ("night", "rain")
         assert data.train.labels.tolist() == [[True, False], [False, True], [False, False]]
         assert data.test.labels.tolist() == [[True, True]]
+
+
+def test_a_column_of_0_and_1_with_a_few_other_cells_is_reported(tmp_path, table, caplog):
+    put_images(tmp_path, *(f"{i}.png" for i in range(40)))
+    cells = {3: "2", 5: "-1"}
+    rows = "".join(f"{i}.png,{i % 2},{i // 2 % 2},{cells.get(i, '1')},{i},{'' if i else 'x'}\n" for i in range(40))
+    data = table(f"path,a,b,c,age,note\n{rows}", labels="multi")
+    assert data.class_names == ("a", "b")
+    assert caplog.messages == [
+        f"{tmp_path}/labels.csv, line 5: c is '2', not 0 or 1 (and in 1 more row): the column is not used as a class; "
+        "correct it, or name the classes with data.label_column=[NAME,NAME]"
+    ]
+    caplog.clear()
+    table(f"path,a,b,c,age,note\n{rows}", labels="multi", label_column=["a", "b"])
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(

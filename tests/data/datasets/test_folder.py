@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnet_cli.data import image_folder
 from resnet_cli.errors import InputError
+from resnet_cli.runs.lock import exclusive
 from tests.support.images import put_images
 
 
@@ -314,11 +315,11 @@ def test_folders_of_runs_are_not_classes(tmp_path, caplog, record):
     assert "holds runs of resnet-train and is not a class" in caplog.text
 
 
-def test_the_folder_of_a_run_that_begins_is_not_a_class(tmp_path):
+@pytest.mark.parametrize("folder", ["outputs/2026-11-27/10-02-11-resnet8-kqzd", "run1"])
+def test_the_folder_of_a_run_that_begins_is_not_a_class(tmp_path, folder):
     put_images(tmp_path, *[f"{label}/{i}.png" for label in "ab" for i in range(5)])
-    (tmp_path / "outputs/2026-11-27/10-02-11-resnet8-kqzd").mkdir(parents=True)
-    (tmp_path / "outputs/2026-11-27/10-02-11-resnet8-kqzd/.lock").write_text("")
-    assert image_folder(root=str(tmp_path), cache=None).class_names == ("a", "b")
+    with exclusive(tmp_path / folder):
+        assert image_folder(root=str(tmp_path), cache=None).class_names == ("a", "b")
 
 
 def test_a_folder_without_images_is_not_a_class(tmp_path, caplog):

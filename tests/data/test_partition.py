@@ -5,11 +5,12 @@ import time
 from dataclasses import replace
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from resnet_cli.data import Dataset, DatasetSplit, image_folder, make_loaders, synthetic
+from resnet_cli.data import Dataset, DatasetSplit, arrays, image_folder, make_loaders, synthetic
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.errors import InputError
 
@@ -192,6 +193,55 @@ def test_published_lists_of_names_are_read(tmp_path, patients):
         assert next(iter(made.test))[0].shape == (5, 3, 4, 4)
         texts.add(made.format_splits())
     assert len(texts) == 1
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Return 60 images without a test split, whose pixels are their rows in the file."""
+    numbers = np.arange(60)
+    x = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (60, 2, 2, 3))
+    np.savez(tmp_path / "x.npz", x=x, y=numbers % 3)
+    return arrays(file=str(tmp_path / "x.npz"))
+
+
+def test_arrays_of_which_a_test_split_was_held_out_are_named_by_their_rows(rows):
+    for options in ({}, {"classes": ["0", "2"]}, {"folds": 3, "fold": 1}):
+        made = loaders(rows, **options)
+        for part in ("train", "val", "test"):
+            assert made.samples[part].names == [f"row/{number}" for number in numbers_in(made, part)]
+    noisy = loaders(rows, label_noise=0.2)
+    own = {name: entry["own"] for name, entry in json.loads(noisy.format_changed_labels()).items()}
+    assert own == {name: str(int(name.removeprefix("row/")) % 3) for name in own}
+    assert json.loads(noisy.format_splits()).keys() == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("classes", [None, ["0", "2"]])
+def test_split_files_of_earlier_versions_mean_the_same_samples(tmp_path, rows, classes):
+    """They count the training and the test samples after the test samples were held out."""
+    made = loaders(rows)
+    positions = {part: made.samples[part].indices.tolist() for part in ("train", "val", "test")}
+    content = {part: {"test" if part == "test" else "train": found} for part, found in positions.items()}
+    former = loaders(rows, splits=write(tmp_path / "former.json", content), classes=classes)
+    (tmp_path / "now.json").write_text(made.format_splits(), encoding="utf-8")
+    now = loaders(rows, splits=str(tmp_path / "now.json"), classes=classes)
+    for part in positions:
+        expected = [number for number in numbers_in(made, part) if classes is None or str(number % 3) in classes]
+        assert numbers_in(former, part) == numbers_in(now, part) == expected
+    assert former.fingerprints == now.fingerprints
+    without_test = loaders(rows, splits=write(tmp_path / "x.json", {"train": content["train"], "val": content["val"]}))
+    assert without_test.fingerprints == made.fingerprints
+    twice = {"train": {"train": [0], "row": [int(rows.train.images[0, 0, 0, 0])]}}
+    with pytest.raises(InputError, match=r"row/\d+ is twice in train"):
+        loaders(rows, splits=write(tmp_path / "twice.json", twice))
+    with pytest.raises(InputError, match="no sample is named train/48"):
+        loaders(rows, splits=write(tmp_path / "far.json", {"train": {"train": ["0-48"]}}))
+
+
+def test_samples_that_a_function_of_the_user_replaces_are_numbered(rows):
+    fewer = replace(rows, train=replace(rows.train, images=rows.train.images[:30], labels=rows.train.labels[:30]))
+    made = loaders(fewer, val_fraction=0)
+    assert made.samples["train"].names == [f"train/{i}" for i in range(30)]
+    assert made.samples["test"].names == [f"row/{number}" for number in numbers_in(made, "test")]
 
 
 def test_what_a_file_does_not_say_is_as_without_it(tmp_path):

@@ -30,6 +30,7 @@ from resnet_cli.data.images.remote import RemoteFile, UnreachableError
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
 from resnet_cli.data.images.shards import READERS, ShardSource
 from resnet_cli.data.origins import Origins
+from resnet_cli.data.selection import NumberedNames, number_rows
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.data.splits import hold_out_test
 from resnet_cli.errors import InputError
@@ -121,10 +122,12 @@ def webdataset(
     samples = {name: _list_samples(found, class_names) for name, found in indices.items()}
     sources = {name: ShardSource([index.shard for index in indices[name]], rows) for name, (rows, _) in samples.items()}
     labels = {name: found for name, (_, found) in samples.items()}
+    names: dict[str, NumberedNames] = {}
     if "test_shards" not in sources:
         train, test = hold_out_test(labels["shards"], test_fraction, class_names, source=str(paths["shards"][0]))
         sources["test_shards"], labels["test_shards"] = sources["shards"].select(test), labels["shards"][test]
         sources["shards"], labels["shards"] = sources["shards"].select(train), labels["shards"][train]
+        names = {"shards": number_rows(train, "sample"), "test_shards": number_rows(test, "sample")}
     _warn_sorted(indices["shards"], len(class_names), shuffle_buffer)
     images = open_parts(sources, open_images, first="shards")
     splits = {
@@ -132,6 +135,7 @@ def webdataset(
             images[name],
             labels[name],
             shards=ShardOrder(source.samples[:, 0].contiguous(), shuffle_buffer, lanes),
+            names=names.get(name),
         )
         for name, source in sources.items()
     }

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from resnet_cli.data import Dataset, DatasetSplit, arrays, image_folder, make_loaders, synthetic
+from resnet_cli.data.duplicates import LeakCheck
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.errors import InputError
 
@@ -213,6 +214,18 @@ def test_arrays_of_which_a_test_split_was_held_out_are_named_by_their_rows(rows)
     own = {name: entry["own"] for name, entry in json.loads(noisy.format_changed_labels()).items()}
     assert own == {name: str(int(name.removeprefix("row/")) % 3) for name in own}
     assert json.loads(noisy.format_splits()).keys() == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("options", [{"classes": ["0", "2"]}, {"splits": "mixed"}])
+def test_shared_images_are_named_as_in_the_files_of_a_run(tmp_path, rows, options):
+    train, test = ((split.labels == 2).nonzero().flatten()[3] for split in (rows.train, rows.test))
+    rows.test.images[test] = rows.train.images[train]
+    if "splits" in options:  # of both of the data set's own splits
+        content = {"train": {"train": ["0-30"]}, "test": {"test": ["0-11"], "train": ["31-47"]}}
+        options = {"splits": write(tmp_path / "splits.json", content)}
+    made = loaders(rows, val_fraction=0, **options)
+    shared = LeakCheck(made.samples).find("test")
+    assert (shared.count, shared.first, shared.twin) == (1, rows.test.names[test], rows.train.names[train])
 
 
 @pytest.mark.parametrize("classes", [None, ["0", "2"]])

@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,12 @@ import torch
 from PIL import Image
 
 from resnet_cli.data import Dataset, DatasetSplit, arrays, image_folder, make_loaders, synthetic
+from resnet_cli.data.datasets.samples import Samples as RowSamples
+from resnet_cli.data.datasets.samples import make_dataset
 from resnet_cli.data.duplicates import LeakCheck
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.picked import PickedSource
+from resnet_cli.data.images.source import FileSource
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.errors import InputError
 
@@ -214,6 +220,25 @@ def test_arrays_of_which_a_test_split_was_held_out_are_named_by_their_rows(rows)
     own = {name: entry["own"] for name, entry in json.loads(noisy.format_changed_labels()).items()}
     assert own == {name: str(int(name.removeprefix("row/")) % 3) for name in own}
     assert json.loads(noisy.format_splits()).keys() == {"train", "val", "test"}
+
+
+def test_tables_of_which_a_test_split_was_held_out_are_named_by_their_rows(patients):
+    files = FileSource(patients, sorted(path.relative_to(patients).as_posix() for path in patients.rglob("*.png")))
+
+    def open_rows(chosen):  # as of a table with images in it, which have no paths
+        return LazyImages(PickedSource([files], [(0, row) for row in chosen]), cache=None, mode="L")
+
+    data = make_dataset(
+        {"train": RowSamples(range(30), torch.arange(30) // 15)}, open_rows, class_names=("ill", "well"),
+        test_fraction=0.2, source="x", found={"train": "x"}, name="x",
+    )  # fmt: skip
+    made = loaders(data)
+    for samples in made.samples.values():
+        files_in = [samples.split.images.source.describe(i) for i in samples.indices.tolist()]
+        assert samples.names == [f"row/{files.names.index(str(Path(file).relative_to(patients)))}" for file in files_in]
+    assert sorted(name for samples in made.samples.values() for name in samples.names) == sorted(
+        f"row/{i}" for i in range(30)
+    )
 
 
 @pytest.mark.parametrize("options", [{"classes": ["0", "2"]}, {"splits": "mixed"}])

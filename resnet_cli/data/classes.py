@@ -14,6 +14,7 @@ from resnet_cli.config.values import format_value
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.selection import replace_parts, select
 from resnet_cli.data.undivided import current_undivided
+from resnet_cli.data.selection import names_in_files, replace_parts, select
 from resnet_cli.errors import InputError
 from resnet_cli.seeding import seeded_generator
 
@@ -45,7 +46,7 @@ def choose_classes(
             return dataset, frozenset()  # for `Dataset.validate` to report
         labels, is_kept = _relabelled(split.labels, label_of, len(kept))
         if not is_kept.all():
-            left_out += [split.names[i] for i in (~is_kept).nonzero().flatten().tolist()] if split.names else []
+            left_out += names_in_files(split, (~is_kept).nonzero().flatten().tolist())
             split, labels = select(split, is_kept.nonzero().flatten()), labels[is_kept]
         splits[part] = replace(split, labels=labels)
     return replace(replace_parts(dataset, splits), class_names=tuple(kept)), frozenset(left_out)

@@ -27,9 +27,11 @@ def known_hashes(split: DatasetSplit) -> Tensor | None:
 
 
 def describe_image(split_name: str, split: DatasetSplit, index: int) -> str:
-    """Return the file of an image, or its number in the split of the data set."""
+    """Return the file of an image in messages, its name in `splits.json`, or its number if the split has no names."""
     images = split.images
-    return images.source.describe(index) if isinstance(images, LazyImages) else f"{split_name} image {index}"
+    if isinstance(images, LazyImages):
+        return images.source.describe(index)
+    return f"{split_name} image {index}" if split.names is None else split.names[index]
 
 
 def match_hashes(hashes_N: Tensor, others_M: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The samples of a split that a run uses; select samples of a split, join splits, and name samples."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
@@ -46,15 +47,16 @@ class Samples(NamedTuple):
 
 
 class NumberedNames(Sequence[str]):
-    """Names for unnamed samples: `train/0`, `train/1`, ...
+    """Names for unnamed samples: `train/0`, `train/1`, ..., or those of `number_rows`.
 
     Args:
-        part: `train`, `val` or `test`.
-        numbers: Numbers of the samples in this part of the data set.
+        part: `train`, `val` or `test`, or `row` or `sample` if test samples were held out from those of a file.
+        numbers: Numbers of the samples in this part of the data set, or in the file.
+        former: Names in split files of earlier versions, if they differ.
     """
 
-    def __init__(self, part: str, numbers: Sequence[int]) -> None:
-        self.part, self.numbers = part, numbers
+    def __init__(self, part: str, numbers: Sequence[int], former: "NumberedNames | None" = None) -> None:
+        self.part, self.numbers, self.former = part, numbers, former
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -65,8 +67,26 @@ class NumberedNames(Sequence[str]):
     def __getitem__(self, index: slice) -> "NumberedNames": ...
     def __getitem__(self, index: int | slice) -> "str | NumberedNames":
         if isinstance(index, slice):
-            return NumberedNames(self.part, self.numbers[index])
+            return NumberedNames(self.part, self.numbers[index], None if self.former is None else self.former[index])
         return f"{self.part}/{self.numbers[index]}"
+
+    def select(self, indices: Sequence[int]) -> "NumberedNames":
+        """Return the names of the samples `indices`."""
+        former = None if self.former is None else self.former.select(indices)
+        return NumberedNames(self.part, [self.numbers[i] for i in indices], former)
+
+
+def number_rows(indices: Tensor, unit: str = "row") -> NumberedNames:
+    """Return names for training or test samples that were chosen from the samples of a file: `row/0`, `row/2`, ...
+
+    Earlier versions counted the chosen samples, as in `train/0` and `train/1`. The prefix tells these names apart, so
+    that their split files cannot mean other samples.
+
+    Args:
+        indices: Numbers of the chosen samples, int64 [N].
+        unit: The prefix, which is none of `train`, `val` and `test`.
+    """
+    return NumberedNames(unit, array("q", indices.tolist()))  # a list takes four times the memory
 
 
 def with_names(dataset: Dataset) -> Dataset:
@@ -76,13 +96,11 @@ def with_names(dataset: Dataset) -> Dataset:
     """
     parts = dataset.splits
     splits = {id(split): (part, split) for part, split in reversed(parts.items())}  # one split may be two parts
-    names = {
-        key: _file_names(split) if split.names is None else list(split.names) for key, (_, split) in splits.items()
-    }
+    names = {key: _own_names(split) for key, (_, split) in splits.items()}
     known = [name for found in names.values() for name in found or ()]
     are_names = None not in names.values() and len(set(known)) == len(known)
     named = {
-        key: replace(split, names=names[key] if are_names else NumberedNames(part, range(len(split))))
+        key: replace(split, names=names[key] if are_names else _numbers(part, split))
         for key, (part, split) in splits.items()
     }
     return replace_parts(dataset, {part: named[id(split)] for part, split in parts.items()})
@@ -93,14 +111,31 @@ def unique_splits(dataset: Dataset) -> list[DatasetSplit]:
     return list({id(split): split for split in dataset.splits.values()}.values())
 
 
-def _file_names(split: DatasetSplit) -> list[str] | None:
+def _own_names(split: DatasetSplit) -> list[str] | None:
+    """Return the names that a split has or those of its files; None if it has only numbers."""
+    if split.names is not None and not isinstance(split.names, NumberedNames):
+        return list(split.names)
     source = split.images.source if isinstance(split.images, LazyImages) else None
     return [PurePath(name).as_posix() for name in source.names] if isinstance(source, FileSource) else None
+
+
+def _numbers(part: str, split: DatasetSplit) -> NumberedNames:
+    names, former = split.names, NumberedNames(part, range(len(split)))
+    if isinstance(names, NumberedNames) and len(names) == len(split):  # a user's function may have replaced the samples
+        return NumberedNames(names.part, names.numbers, former)
+    return former
 
 
 def replace_parts(dataset: Dataset, splits: Mapping[str, DatasetSplit]) -> Dataset:
     """Return the data set with other splits, and no validation split unless `splits` has one."""
     return replace(dataset, train=splits["train"], test=splits["test"], val=splits.get("val"))
+
+
+def names_in_files(split: DatasetSplit, indices: Sequence[int]) -> list[str]:
+    """Return the names of the samples `indices` in split files, followed by those in files of earlier versions."""
+    names = split.names or ()
+    former = names.former if isinstance(names, NumberedNames) else None
+    return [each[i] for each in (names, former) if each for i in indices]
 
 
 def has_file_names(split: DatasetSplit) -> bool:
@@ -115,7 +150,7 @@ def select(split: DatasetSplit, indices: Tensor) -> DatasetSplit:
     images = images.with_source(_pick(images.source, chosen)) if isinstance(images, LazyImages) else images[indices]
     names = split.names
     if isinstance(names, NumberedNames):
-        names = NumberedNames(names.part, [names.numbers[i] for i in chosen])
+        names = names.select(chosen)
     elif names is not None:
         names = [names[i] for i in chosen]
     shards = None if split.shards is None else split.shards.select(indices)

@@ -1,9 +1,11 @@
 """The file `splits.json` of a run, which lists the samples of each split, and split files written by hand.
 
-A run writes names by folder, or numbers and ranges of unnamed samples:
+A run writes names by folder, or numbers and ranges of unnamed samples, which begin with `row` (in shards `sample`) if
+test samples were held out from those of a file:
 
     {"train": {"train/cat": ["001.png", "002.png"]}, "val": {...}, "test": {...}}
     {"train": {"train": ["0-40", 42, 44]}, "val": {"train": [41, 43]}, "test": {"test": ["0-9"]}}
+    {"train": {"row": ["0-40", 42, 44]}, "val": {"row": [41, 43]}, "test": {"row": ["45-54"]}}
 
 Lists of names can be read too, `{"train": ["cat/001.png", ...], "val": [...], "test": [...]}`, and lists of entries
 that begin with the name: `["cat/001.png", 3, "cat"]`.
@@ -220,6 +222,8 @@ class _Names:
     def __init__(self, own_names: Mapping[str, Sequence[str]], left_out: frozenset[str]) -> None:
         self.are_numbers = any(isinstance(names, NumberedNames) for names in own_names.values())
         self.samples = {name: (part, i) for part, names in own_names.items() for i, name in enumerate(names)}
+        former = {part: names.former for part, names in own_names.items() if isinstance(names, NumberedNames)}
+        self._former = {name: (part, i) for part, names in former.items() for i, name in enumerate(names or ())}
         self.left_out = left_out
         self._by_ending: dict[str, list[str]] | None = None
 
@@ -229,7 +233,7 @@ class _Names:
             if spelling in self.samples:
                 return self.samples[spelling]
         full = self._full_name(_with_slashes(name))
-        return self.samples.get(full) if full else None
+        return self.samples.get(full) if full else self._former.get(_with_slashes(name))
 
     def is_left_out(self, name: str) -> bool:
         """Return whether a name is that of an unused sample."""

@@ -20,7 +20,7 @@ from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import Parameter, locate, signature
 from resnet_cli.data import Dataset, Loaders, make_loaders
-from resnet_cli.data.partition import Partition, SplitOptions
+from resnet_cli.data.partition import Partition, SplitOptions, require_no_own_groups
 from resnet_cli.data.partition import partition as split_dataset
 from resnet_cli.errors import InputError, describe_error, place_of
 from resnet_cli.loggers import Logger, require_packages
@@ -127,6 +127,7 @@ def loaders(
     built = dataset(node)
     if is_new:
         built.validate_new()
+        require_no_own_groups(built, options.get("group"))
     if options.get("augment") is not None:
         options["augment"] = instantiate("data.augment", options["augment"], {})
     made = make_loaders(built, device=device, seed=seed, **options)

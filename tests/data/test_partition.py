@@ -4,12 +4,20 @@ import json
 import time
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from resnet_cli.data import Dataset, DatasetSplit, image_folder, make_loaders, synthetic
+from resnet_cli.data import Dataset, DatasetSplit, arrays, image_folder, make_loaders, synthetic
+from resnet_cli.data.datasets.samples import Samples as RowSamples
+from resnet_cli.data.datasets.samples import make_dataset
+from resnet_cli.data.duplicates import LeakCheck
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.picked import PickedSource
+from resnet_cli.data.images.source import FileSource
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.errors import InputError
 
@@ -192,6 +200,86 @@ def test_published_lists_of_names_are_read(tmp_path, patients):
         assert next(iter(made.test))[0].shape == (5, 3, 4, 4)
         texts.add(made.format_splits())
     assert len(texts) == 1
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Return 60 images without a test split, whose pixels are their rows in the file."""
+    numbers = np.arange(60)
+    x = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (60, 2, 2, 3))
+    np.savez(tmp_path / "x.npz", x=x, y=numbers % 3)
+    return arrays(file=str(tmp_path / "x.npz"))
+
+
+def test_arrays_of_which_a_test_split_was_held_out_are_named_by_their_rows(rows):
+    for options in ({}, {"classes": ["0", "2"]}, {"folds": 3, "fold": 1}):
+        made = loaders(rows, **options)
+        for part in ("train", "val", "test"):
+            assert made.samples[part].names == [f"row/{number}" for number in numbers_in(made, part)]
+    noisy = loaders(rows, label_noise=0.2)
+    own = {name: entry["own"] for name, entry in json.loads(noisy.format_changed_labels()).items()}
+    assert own == {name: str(int(name.removeprefix("row/")) % 3) for name in own}
+    assert json.loads(noisy.format_splits()).keys() == {"train", "val", "test"}
+
+
+def test_tables_of_which_a_test_split_was_held_out_are_named_by_their_rows(patients):
+    files = FileSource(patients, sorted(path.relative_to(patients).as_posix() for path in patients.rglob("*.png")))
+
+    def open_rows(chosen):  # as of a table with images in it, which have no paths
+        return LazyImages(PickedSource([files], [(0, row) for row in chosen]), cache=None, mode="L")
+
+    data = make_dataset(
+        {"train": RowSamples(range(30), torch.arange(30) // 15)}, open_rows, class_names=("ill", "well"),
+        test_fraction=0.2, source="x", found={"train": "x"}, name="x",
+    )  # fmt: skip
+    made = loaders(data)
+    for samples in made.samples.values():
+        files_in = [samples.split.images.source.describe(i) for i in samples.indices.tolist()]
+        assert samples.names == [f"row/{files.names.index(str(Path(file).relative_to(patients)))}" for file in files_in]
+    assert sorted(name for samples in made.samples.values() for name in samples.names) == sorted(
+        f"row/{i}" for i in range(30)
+    )
+
+
+@pytest.mark.parametrize("options", [{"classes": ["0", "2"]}, {"splits": "mixed"}])
+def test_shared_images_are_named_as_in_the_files_of_a_run(tmp_path, rows, options):
+    train, test = ((split.labels == 2).nonzero().flatten()[3] for split in (rows.train, rows.test))
+    rows.test.images[test] = rows.train.images[train]
+    if "splits" in options:  # of both of the data set's own splits
+        content = {"train": {"train": ["0-30"]}, "test": {"test": ["0-11"], "train": ["31-47"]}}
+        options = {"splits": write(tmp_path / "splits.json", content)}
+    made = loaders(rows, val_fraction=0, **options)
+    shared = LeakCheck(made.samples).find("test")
+    assert (shared.count, shared.first, shared.twin) == (1, rows.test.names[test], rows.train.names[train])
+
+
+@pytest.mark.parametrize("classes", [None, ["0", "2"]])
+def test_split_files_of_earlier_versions_mean_the_same_samples(tmp_path, rows, classes):
+    """They count the training and the test samples after the test samples were held out."""
+    made = loaders(rows)
+    positions = {part: made.samples[part].indices.tolist() for part in ("train", "val", "test")}
+    content = {part: {"test" if part == "test" else "train": found} for part, found in positions.items()}
+    former = loaders(rows, splits=write(tmp_path / "former.json", content), classes=classes)
+    (tmp_path / "now.json").write_text(made.format_splits(), encoding="utf-8")
+    now = loaders(rows, splits=str(tmp_path / "now.json"), classes=classes)
+    for part in positions:
+        expected = [number for number in numbers_in(made, part) if classes is None or str(number % 3) in classes]
+        assert numbers_in(former, part) == numbers_in(now, part) == expected
+    assert former.fingerprints == now.fingerprints
+    without_test = loaders(rows, splits=write(tmp_path / "x.json", {"train": content["train"], "val": content["val"]}))
+    assert without_test.fingerprints == made.fingerprints
+    twice = {"train": {"train": [0], "row": [int(rows.train.images[0, 0, 0, 0])]}}
+    with pytest.raises(InputError, match=r"row/\d+ is twice in train"):
+        loaders(rows, splits=write(tmp_path / "twice.json", twice))
+    with pytest.raises(InputError, match="no sample is named train/48"):
+        loaders(rows, splits=write(tmp_path / "far.json", {"train": {"train": ["0-48"]}}))
+
+
+def test_samples_that_a_function_of_the_user_replaces_are_numbered(rows):
+    fewer = replace(rows, train=replace(rows.train, images=rows.train.images[:30], labels=rows.train.labels[:30]))
+    made = loaders(fewer, val_fraction=0)
+    assert made.samples["train"].names == [f"train/{i}" for i in range(30)]
+    assert made.samples["test"].names == [f"row/{number}" for number in numbers_in(made, "test")]
 
 
 def test_what_a_file_does_not_say_is_as_without_it(tmp_path):

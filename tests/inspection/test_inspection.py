@@ -6,9 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resnet_cli.commands import data
+from resnet_cli.data import DatasetSplit
 from resnet_cli.inspection import inspected, near, page
 from resnet_cli.inspection.text import format_copies, format_decoding
 
@@ -256,3 +258,9 @@ def test_torch_is_not_imported_for_help_or_a_typo(arguments, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_images_in_memory_have_the_names_of_the_files_of_a_run_on_the_page():
+    pixels, labels = torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.tensor([0, 1])
+    assert 'title="train image 1"' in page._images(DatasetSplit(pixels, labels), [1])
+    assert 'title="row/71"' in page._images(DatasetSplit(pixels, labels, names=["row/57", "row/71"]), [1])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from resnet_cli.data import Dataset, DatasetSplit
 from resnet_cli.errors import InputError
 from resnet_cli.info.describe import describe
 from resnet_cli.session import build
@@ -266,3 +267,16 @@ def test_a_refused_size_of_images_is_named_by_the_key_that_sets_it():
     assert with_image_size(problem, 24) == "data.image_size=24: too small"
     assert with_image_size(problem, None) == f"{problem}; set data.image_size to resize the images"
     assert with_image_size("model.depth=9: no", None) == with_image_size("model.depth=9: no", 24) == "model.depth=9: no"
+
+
+def test_a_pattern_of_groups_beside_groups_of_the_data_set_is_refused_in_new_runs(monkeypatch):
+    split = DatasetSplit(torch.zeros(8, 4, 4, 1, dtype=torch.uint8), torch.arange(8) % 2, groups=torch.arange(8) // 2)
+    own = Dataset("scans", ("a", "b"), split, split, mean=[0.5], std=[0.5])
+    monkeypatch.setattr(build, "dataset", lambda _: own)
+    node = {"_target_": "resnet_cli.data.synthetic", "group": "x", "val_fraction": 0.25, "workers": 0}
+    with pytest.raises(
+        InputError, match=r"^data\.group=x: scans has groups of its own, which are used; leave the key out$"
+    ):
+        build.loaders(node, device="cpu", seed=0, is_new=True)
+    assert build.loaders(node, device="cpu", seed=0).counts["val"] == 2
+    assert build.loaders({**node, "group": None}, device="cpu", seed=0, is_new=True).counts["val"] == 2

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import threading
+import zlib
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +21,7 @@ class RangeServer(ThreadingHTTPServer):
         self.sends_parts = True
         self.cut_after = None  # bytes of a part after which the connection is cut
         self.failures = 0  # requests that are answered 503 before one is not
+        self.has_versions = False  # whether answers have an ETag
         self.requests = []  # path and range of each
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -49,6 +51,8 @@ class _Handler(SimpleHTTPRequestHandler):
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(part)))
+        if self.server.has_versions:
+            self.send_header("ETag", f'"{zlib.crc32(content)}"')
         self.end_headers()
         self.wfile.write(part[: self.server.cut_after])
 

@@ -18,6 +18,7 @@ from resnet_cli.data.datasets.array_pixels import ArrayLayout, find_layout, to_i
 from resnet_cli.data.datasets.mapped import select_rows
 from resnet_cli.data.images.decode import Decoding
 from resnet_cli.data.origins import Origins
+from resnet_cli.data.selection import number_rows
 from resnet_cli.data.splits import hold_out_test
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -138,4 +139,4 @@ def _compare_counts(images: Mapping[str, NamedArray], labels: Mapping[str, Named
 
 
 def _select(images: Tensor, labels: Tensor, indices: Tensor) -> DatasetSplit:
-    return DatasetSplit(select_rows(images, indices), labels[indices])
+    return DatasetSplit(select_rows(images, indices), labels[indices], names=number_rows(indices))

@@ -9,6 +9,7 @@ from torch import Tensor
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.origins import Origins
+from resnet_cli.data.selection import NumberedNames, number_rows
 from resnet_cli.data.splits import hold_out_test
 
 T = TypeVar("T")
@@ -79,15 +80,18 @@ def make_dataset(
     """
     train, test = samples["train"], samples.get("test")
     origins = Origins.of_parts(found, test_fraction, hint)
+    numbers: dict[str, NumberedNames] = {}
     if test is None:
         kept, held_out = hold_out_test(train.labels, test_fraction, class_names, source=source, groups=train.groups)
         train, test = train.select(kept), train.select(held_out)
+        numbers = {"train": number_rows(kept), "test": number_rows(held_out)}
     parts = {**samples, "train": train, "test": test}
 
     names = {name: chosen.names for name, chosen in parts.items()}
     images = open_parts(names, open_images, first="train")
     splits = {
-        name: DatasetSplit(images[name], chosen.labels, chosen.weights, chosen.groups) for name, chosen in parts.items()
+        name: DatasetSplit(images[name], chosen.labels, chosen.weights, chosen.groups, names=numbers.get(name))
+        for name, chosen in parts.items()
     }
     return Dataset(
         class_names=class_names, train=splits["train"], test=splits["test"], val=splits.get("val"), origins=origins,

@@ -66,7 +66,7 @@ def index_shard(path: Path | RemoteFile, extensions: Extensions, cache: ArrayCac
     Raises:
         InputError: The archive is damaged, or samples cannot be used; one line for each problem.
     """
-    facts = f"{path}\0{path.size}\0{path.version}" if isinstance(path, RemoteFile) else _file_facts(path)
+    facts = path.facts() if isinstance(path, RemoteFile) else _file_facts(path)
     text = json.dumps(["shard", 1, facts, *astuple(extensions)])
     key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     content = cache.load_json(key)

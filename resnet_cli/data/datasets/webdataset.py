@@ -23,6 +23,7 @@ from resnet_cli.data.datasets.samples import open_parts
 from resnet_cli.data.datasets.shard_index import Extensions, ShardIndex, index_shard
 from resnet_cli.data.datasets.shard_paths import ShardPath, find_shards
 from resnet_cli.data.datasets.table_labels import label_order
+from resnet_cli.data.groups import GroupNames
 from resnet_cli.data.images.cache import ArrayCache, find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
@@ -30,6 +31,7 @@ from resnet_cli.data.images.remote import RemoteFile, UnreachableError
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
 from resnet_cli.data.images.shards import READERS, ShardSource
 from resnet_cli.data.origins import Origins
+from resnet_cli.data.selection import NumberedNames, number_rows
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.data.splits import hold_out_test
 from resnet_cli.data.undivided import known_labels, least_classes
@@ -49,6 +51,7 @@ def webdataset(
     image_extension: Annotated[str, NotEmpty()] | None = None,
     label_extension: Annotated[str, NotEmpty()] | None = None,
     label_field: Annotated[str, NotEmpty()] | None = None,
+    group: Annotated[str, NotEmpty()] | None = None,
     shuffle_buffer: Annotated[int, AtLeast(1)] = 5_000,
     lanes: Annotated[int, AtLeast(1)] = 8,
     image_size: ImageSize | None = None,
@@ -83,6 +86,9 @@ def webdataset(
             file with an image extension.
         label_extension: Extension of the label; None takes `cls`, or else `json`.
         label_field: Field of the label in a JSON file; None takes `label`, `cls`, `class` ...
+        group: Regular expression that finds the group of each image in its path in the shard: the first capturing group
+            that takes part in the match, or else the whole match. Images of a group stay in one split, including the
+            test split if it is held out.
         shuffle_buffer: Number of images in the shuffle buffer, from which the next image is drawn after the order of
             the shards has been shuffled; 1 shuffles only the shards, and the number of all images gives an exact
             permutation. The buffer does not hold images, but with a larger one successive reads are further apart.
@@ -122,24 +128,37 @@ def webdataset(
     samples = {name: _list_samples(found, class_names) for name, found in indices.items()}
     sources = {name: ShardSource([index.shard for index in indices[name]], rows) for name, (rows, _) in samples.items()}
     labels = {name: found for name, (_, found) in samples.items()}
+    groups, names = _find_groups(sources, group), dict[str, NumberedNames]()
     if "test_shards" not in sources:
-        train, test = hold_out_test(labels["shards"], test_fraction, class_names, source=str(paths["shards"][0]))
-        sources["test_shards"], labels["test_shards"] = sources["shards"].select(test), labels["shards"][test]
-        sources["shards"], labels["shards"] = sources["shards"].select(train), labels["shards"][train]
+        train, test = hold_out_test(
+            labels["shards"], test_fraction, class_names, source=str(paths["shards"][0]), groups=groups.get("shards")
+        )
+        parts = {"shards": train, "test_shards": test}
+        names = {name: number_rows(chosen, "sample") for name, chosen in parts.items()}
+        labels |= {name: labels["shards"][chosen] for name, chosen in parts.items()}
+        groups |= {name: groups["shards"][chosen] for name, chosen in parts.items() if groups}
+        sources |= {name: sources["shards"].select(chosen) for name, chosen in parts.items()}
     _warn_sorted(indices["shards"], len(class_names), shuffle_buffer)
     images = open_parts(sources, open_images, first="shards")
     splits = {
         name: DatasetSplit(
-            images[name],
-            labels[name],
-            shards=ShardOrder(source.samples[:, 0].contiguous(), shuffle_buffer, lanes),
+            images[name], labels[name], None, groups.get(name),
+            ShardOrder(source.samples[:, 0].contiguous(), shuffle_buffer, lanes), names.get(name),
         )
         for name, source in sources.items()
-    }
+    }  # fmt: skip
     return Dataset(
         _name(paths["shards"][0]), class_names, splits["shards"], splits["test_shards"],
         splits.get("val_shards"), mean, std, origins=_describe_shards(paths, test_fraction),
     )  # fmt: skip
+
+
+def _find_groups(sources: Mapping[str, ShardSource], pattern: str | None) -> dict[str, Tensor]:
+    """Return the group of each image, int64 [N], by config key; empty without a pattern."""
+    if pattern is None:
+        return {}
+    groups = GroupNames(pattern)
+    return {name: groups.number(source.member_names()) for name, source in sources.items()}
 
 
 def _name(shard: ShardPath) -> str:

@@ -1,5 +1,6 @@
 """Files on web servers, read in parts by range requests with retries, without local copies."""
 
+import hashlib
 import http.client
 import threading
 import time
@@ -50,6 +51,17 @@ class RemoteFile:
         """Return the name of the file's folder, or of the server."""
         parts = urlsplit(self.url)
         return PurePosixPath(unquote(parts.path)).parent.name or parts.hostname or ""
+
+    def facts(self) -> str:
+        """Return address, size and version, which tell files apart and change with them.
+
+        The query, which may be a new signature every time, does not count if the server sends a version. Without one,
+        it may be all that tells two files of equal size apart; a hash keeps it secret.
+        """
+        facts = f"{self}\0{self.size}\0{self.version}"
+        if self.version.strip("\0") or not urlsplit(self.url).query:
+            return facts
+        return f"{facts}\0{hashlib.sha256(self.url.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
     def probe(self) -> "RemoteFile":
         """Return the file with the size and version that the server reports.

@@ -89,6 +89,10 @@ class ShardSource:
             raise InputError(f"{name}: the archive has changed: it is shorter than it was")
         return EncodedImage(content, name)
 
+    def member_names(self) -> list[str]:
+        """Return the path of each image in its shard."""
+        return [self.shards[number].name(position) for number, position in self.samples.tolist()]
+
     def describe(self, index: int) -> str:
         """Return the shard of image `index` and its path in the shard."""
         shard, position = self._find(index)

@@ -107,6 +107,7 @@ def test_tables_of_other_programs_have_their_columns_found(tmp_path, load):
     assert (len(data.train), len(data.test)) == (9, 3)
     held_out = [i for i in range(12) if any(np.array_equal(pixels(i), data.test.images[k].numpy()) for k in range(3))]
     assert [i % 3 for i in held_out] == data.test.labels.tolist()
+    assert list(data.test.names) == [f"row/{i}" for i in held_out]
     plain = pa.table({"jpg": [png(i) for i in range(12)], "class": [i % 3 for i in range(12)]})
     pq.write_table(plain, tmp_path / "y.parquet")
     assert load(tmp_path / "y.parquet").class_names == ("0", "1", "2")

@@ -62,6 +62,7 @@ def test_a_shard_that_is_read_in_order_takes_few_requests(server):
 
 def test_the_index_is_cached_until_the_file_changes(tmp_path, server):
     cache = str(tmp_path / "cache")
+    server.has_versions = True
     load(f"{server.url}", "train-{00..05}.tar?key=secret", cache)
     del server.requests[:]
     load(f"{server.url}", "train-{00..05}.tar?key=other", cache)
@@ -70,6 +71,21 @@ def test_the_index_is_cached_until_the_file_changes(tmp_path, server):
         tmp_path / "served/train-01.tar", [("7.png", png(7)), ("7.cls", b"1"), ("8.png", png(8)), ("8.cls", b"2")]
     )
     assert len(load(server.url, cache=cache).train) == 52
+
+
+def test_without_versions_shards_that_differ_in_their_query_have_indexes_of_their_own(tmp_path, server):
+    cache = str(tmp_path / "cache")
+    load(server.url, "train-00.tar?part=0", cache)
+    (tmp_path / "served/train-00.tar").write_bytes((tmp_path / "served/train-01.tar").read_bytes())  # of equal size
+    data = load(server.url, "train-00.tar?part=1", cache)
+    assert [data.train.images.source.describe(i) for i in (0, 9)] == [
+        f"{server.url}/train-00.tar: {number:03d}.png" for number in (10, 19)
+    ]
+    facts = remote.RemoteFile("https://host/x.tar?key=secret", 3, "\0").facts()
+    assert "secret" not in facts
+    assert (
+        remote.RemoteFile("https://host/x.tar", 3, "\0").facts() == "https://host/x.tar\x003\0\0"
+    )  # as in earlier versions
 
 
 def test_a_file_that_changes_in_use_is_named(tmp_path, server):

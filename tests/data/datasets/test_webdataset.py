@@ -48,6 +48,27 @@ def test_without_test_shards_a_fixed_part_of_each_class_is_held_out(tmp_path):
     assert data.train.shards.shards_N.tolist() == [n // 10 for n in numbers(data.train)]
 
 
+def test_images_of_a_group_stay_in_one_split_and_samples_have_their_numbers(tmp_path):
+    shards = []
+    for shard in range(2):
+        members = []
+        for patient in range(shard * 6, shard * 6 + 6):
+            for i in range(3):
+                stem = f"p{patient:02d}/{i}"
+                members += [(f"{stem}.png", png(patient * 3 + i)), (f"{stem}.cls", str(patient % 2).encode())]
+        shards.append(str(write_shard(tmp_path / f"{shard}.tar", members)))
+    made = make_loaders(load(shards, group=r"(p\d+)/"), device="cpu", seed=0, val_fraction=0.2, workers=0)
+    found = {}
+    for part, samples in made.samples.items():
+        found[part] = [int(samples.split.images[i][0, 0, 0]) for i in samples.indices.tolist()]
+        assert samples.names == [f"sample/{number}" for number in found[part]]
+    patients = {part: {number // 3 for number in numbers} for part, numbers in found.items()}
+    assert sum(map(len, patients.values())) == len(set().union(*patients.values())) == 12
+    assert min(map(len, patients.values())) > 0
+    assert all(len(found[part]) == 3 * len(patients[part]) for part in found)
+    assert "does not match 36 of 36 names, such as p00/0.png" in problems(shards, group="q.")[0]
+
+
 @pytest.mark.parametrize(
     ("files", "options"),
     [

@@ -411,6 +411,26 @@ def test_float16_overflow_moves_neither_schedule_nor_average():
     assert not torch.equal(before["1.weight"], weights(trainer)["1.weight"])
 
 
+def test_float16_overflow_in_the_first_step_leaves_no_momentum_behind():
+    images, labels = next(iter(loader()))
+    ends = []
+    for fused in (True, False):
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, dampening=0.5, fused=fused)
+        trainer = ClassifierTrainer(model, None, optimizer)
+        trainer.state.scaler = GradientScaler("cpu", init_scale=2.0**127)
+        before = weights(trainer)
+        trainer.train_batch((1000 * images, labels))
+        assert trainer.state.step == 0
+        assert_same(before, weights(trainer))
+        assert not any("momentum_buffer" in values for values in optimizer.state.values())
+        while trainer.state.step < 3:
+            trainer.train_batch((1000 * images, labels))
+        ends.append(weights(trainer))
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name])
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning:torch")  # of its compiler
 def test_compiled_equals_eager_up_to_rounding():

@@ -13,6 +13,7 @@ from resnet_cli.seeding import random_state_kept, seeded_generator
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.device import seed_device
 from resnet_cli.training.evaluation import LossFunction
+from resnet_cli.training.module_state import ModuleState
 from resnet_cli.training.teacher import Teacher
 
 MOST_ITERATIONS = 40
@@ -35,8 +36,9 @@ def sharpness(
 
     Return None if it is not finite.
 
-    The result is a function of weights, batches and seed. Weights, buffers, gradients and mode of the model and the
-    random state do not change. Each of up to `iterations` iterations keeps a vector of the size of the parameters.
+    The result is a function of weights, batches and seed. Weights, buffers, gradients and mode of the model, what the
+    loss accumulates and the random state do not change. Each of up to `iterations` iterations keeps a vector of the
+    size of the parameters.
 
     Args:
         model: Images [B, C, H, W] -> logits [B, K].
@@ -52,13 +54,18 @@ def sharpness(
         return None
     device, count = parameters[0].device, sum(p.numel() for p in parameters)
     vector = torch.randn(count, generator=seeded_generator("cpu", seed, "sharpness")).to(device)
+    kept = ModuleState(model, loss_fn)
 
     def product(vector: Tensor) -> Tensor:
+        kept.restore()  # else it would be that of another matrix each time, if a buffer changes the loss
         seed_device(device, seed, "sharpness")
         return hessian_product(model, loss_fn, parameters, batches(), vector, teacher)
 
-    with _training_mode(model, frozen), torch.enable_grad(), random_state_kept(device):
-        return largest_eigenvalue(product, vector, iterations)
+    try:
+        with _training_mode(model, frozen), torch.enable_grad(), random_state_kept(device):
+            return largest_eigenvalue(product, vector, iterations)
+    finally:
+        kept.restore()
 
 
 def hessian_product(
@@ -127,9 +134,8 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, itera
 
 @contextmanager
 def _training_mode(model: nn.Module, frozen: Iterable[nn.Module]) -> Iterator[None]:
-    """Set training mode except in frozen layers; restore buffers and modes on exit."""
+    """Set training mode except in frozen layers; restore the modes on exit."""
     modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.train()
     for layer in frozen:
         layer.eval()
@@ -138,6 +144,3 @@ def _training_mode(model: nn.Module, frozen: Iterable[nn.Module]) -> Iterator[No
     finally:
         for module, mode in modes.items():
             module.training = mode
-        with torch.no_grad():
-            for buffer, kept in buffers:
-                buffer.copy_(kept)

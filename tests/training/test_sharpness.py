@@ -12,7 +12,7 @@ from resnet_cli.training.freezing import Freezing, FrozenSpan
 from resnet_cli.training.resolution import Resolution, resize
 from resnet_cli.training.sharpness import largest_eigenvalue, sharpness
 from resnet_cli.training.teacher import Teacher
-from tests.support.trainers import assert_same, loader, make_trainer, net, weights
+from tests.support.trainers import CountingLoss, ScaledLoss, assert_same, loader, make_trainer, net, weights
 
 
 def small_net():
@@ -121,3 +121,20 @@ def test_it_is_in_the_rows_of_its_epochs_and_changes_nothing_else():
     assert ["sharpness" in row for row in with_it.state.rows] == [False, True, False, True, False]
     assert all(row["sharpness"] > 0 for row in with_it.state.rows[1::2])
     assert_same(weights(with_it), weights(without))
+
+
+@pytest.mark.parametrize("loss_class", [ScaledLoss, CountingLoss])
+def test_what_the_loss_accumulates_is_that_of_the_steps(loss_class):
+    with_it, without = (make_trainer(net(), loss_fn=loss_class(), log_sharpness=every) for every in (1, None))
+    for trainer in (with_it, without):
+        trainer.fit(loader(), None, num_epochs=2, verbose=False)
+    assert_same(weights(with_it), weights(without))
+    assert_same(with_it.state.loss_tensors, without.state.loss_tensors)
+
+
+def test_the_matrix_is_the_same_in_all_iterations():
+    model, (images, labels) = small_net(), batch()
+    counting, constant = CountingLoss(), CountingLoss()
+    constant.forward = lambda logits, labels: F.cross_entropy(logits, labels) / 2  # the first value of the other
+    found = [sharpness(model, loss, lambda: [(images, labels)]) for loss in (counting, constant)]
+    assert found[0] == found[1] > 0

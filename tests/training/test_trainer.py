@@ -16,7 +16,17 @@ from resnet_cli.training.control import RunControl
 from resnet_cli.training.finite_checks import require_finite_weights
 from resnet_cli.training.gradient_scaler import GradientScaler
 from resnet_cli.training.step import clip_gradients
-from tests.support.trainers import MemorySaver, assert_same, blobs, loader, make_trainer, net, weights
+from tests.support.trainers import (
+    CountingLoss,
+    MemorySaver,
+    ScaledLoss,
+    assert_same,
+    blobs,
+    loader,
+    make_trainer,
+    net,
+    weights,
+)
 
 
 def test_by_hand_as_in_a_notebook():
@@ -668,21 +678,6 @@ def test_wrong_arguments_of_fit_are_refused(arguments):
         make_trainer(net()).fit(loader(), loader(), **arguments)
 
 
-class ScaledLoss(nn.Module):
-    """Cross-entropy divided by its own running mean, which is a buffer; `weight` is a setting."""
-
-    def __init__(self, weight=1.0):
-        super().__init__()
-        self.register_buffer("weight", torch.full((3,), weight))
-        self.register_buffer("mean", torch.ones(()))
-
-    def forward(self, logits, labels):
-        loss = nn.functional.cross_entropy(logits, labels, self.weight)
-        if torch.is_grad_enabled():
-            self.mean.mul_(0.5).add_(0.5 * loss.detach())
-        return loss / self.mean.clone()
-
-
 def test_what_a_loss_accumulates_is_part_of_the_state():
     whole, first, rest = (make_trainer(net(), loss_fn=ScaledLoss()) for _ in range(3))
     expected = whole.fit(loader(), None, num_epochs=2, verbose=False)
@@ -696,3 +691,59 @@ def test_what_a_loss_accumulates_is_part_of_the_state():
     other.state.load_state_dict(saved)
     assert other.state.loss.weight.tolist() == [2.0] * 3
     make_trainer(net()).state.load_state_dict(saved)  # a run that continues with another loss
+
+
+class CountsEvaluations(nn.Module):
+    """Scales logits by the number of its forward passes, in evaluation mode too; `replaces` makes new buffers."""
+
+    def __init__(self, replaces):
+        super().__init__()
+        self.replaces = replaces
+        self.register_buffer("passes", torch.ones(()))
+
+    def forward(self, logits):
+        if self.replaces:
+            self.passes = self.passes + 1
+        else:
+            self.passes += 1
+        return logits * (1 + 0.1 * self.passes.detach().clone())
+
+
+@pytest.mark.parametrize("averaging", ["none", "swa"])
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_stop_after_the_steps_of_an_epoch_undoes_what_is_repeated(replaces, averaging):
+    def make():
+        model = nn.Sequential(*net(), CountsEvaluations(replaces))
+        options = {"averaging": "swa", "swa_start": 1} if averaging == "swa" else {}
+        return make_trainer(model, loss_fn=CountingLoss(), epochs=2, seed=1, log_sharpness=1, **options)
+
+    def polls(trainer):  # in the validation and in the measurement of the sharpness after the first epoch
+        begun = [0]
+
+        def count():
+            begun[0] += trainer.state.batches == 3
+            return begun[0]
+
+        return count
+
+    whole = make()
+    whole.fit(loader(), loader(), verbose=False)
+    for stop_after in (2, 3, 5, 9):
+        stopped, saver = make(), MemorySaver()
+        count = polls(stopped)
+        with pytest.raises(StoppedError):
+            stopped.fit(
+                loader(), loader(), verbose=False, saver=saver,
+                control=RunControl(lambda count=count, last=stop_after: 15 * (count() >= last)),
+            )  # fmt: skip
+        resumed = make()
+        resumed.state.load_state_dict(saver.states[-1])
+        resumed.fit(loader(), loader(), verbose=False)
+        assert_same(weights(whole), weights(resumed))
+        assert_same(whole.state.loss_tensors, resumed.state.loss_tensors)
+        keys = ("train_loss", "val_loss", "sharpness")
+        assert [[row[key] for key in keys] for row in resumed.state.rows] == [
+            [row[key] for key in keys] for row in whole.state.rows
+        ]
+        stopped.fit(loader(), loader(), verbose=False)
+        assert_same(weights(whole), weights(stopped))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.losses import Distillation
 from resnet_cli.training.freezing import Freezing, FrozenSpan
 from resnet_cli.training.resolution import Resolution, resize
@@ -138,3 +139,47 @@ def test_the_matrix_is_the_same_in_all_iterations():
     constant.forward = lambda logits, labels: F.cross_entropy(logits, labels) / 2  # the first value of the other
     found = [sharpness(model, loss, lambda: [(images, labels)]) for loss in (counting, constant)]
     assert found[0] == found[1] > 0
+
+
+class FirstRank(Ranks):
+    """The first of two ranks, whose results are kept for the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+
+    def from_first(self, make):
+        self.sent.append(make())
+        return self.sent[-1]
+
+
+class OtherRank(Ranks):
+    def __init__(self, first):
+        super().__init__()
+        self.received = iter(first.sent)
+
+    def from_first(self, make):
+        make()
+        return next(self.received)
+
+
+def test_ranks_whose_products_differ_stop_together_with_one_result():
+    spectrum, products = torch.linspace(0.0, 5.0, 30), []
+
+    def product(rank, v):
+        products.append(rank)
+        return (spectrum + 0.3 * rank * torch.arange(30) % 7) * v
+
+    start, first = torch.ones(30), FirstRank()
+    expected = largest_eigenvalue(lambda v: product(0, v), start, 40)
+    assert largest_eigenvalue(lambda v: product(0, v), start, 40, first) == expected
+    found = largest_eigenvalue(lambda v: product(1, v), start, 40, OtherRank(first))
+    assert found == expected != largest_eigenvalue(lambda v: product(1, v), start, 40)
+    assert products.count(0) == 2 * len(first.sent)
+    assert products.count(1) > len(first.sent)
+    largest_eigenvalue(lambda v: v * float("nan"), start, 40, first)
+    assert largest_eigenvalue(lambda v: v, start, 40, OtherRank(first)) == expected
+    trainer = make_trainer(net())
+    trainer.share_steps(other := FirstRank())
+    trainer.stepper.sharpness(lambda: [*loader()])
+    assert other.sent

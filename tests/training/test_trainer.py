@@ -747,3 +747,43 @@ def test_a_stop_after_the_steps_of_an_epoch_undoes_what_is_repeated(replaces, av
         ]
         stopped.fit(loader(), loader(), verbose=False)
         assert_same(weights(whole), weights(stopped))
+
+
+class MonteCarloDropout(nn.Module):
+    def forward(self, x):
+        return nn.functional.dropout(x, 0.5, training=True)
+
+
+def test_draws_in_evaluation_are_those_of_the_seed_and_change_no_others():
+    def make(seed, model=None):
+        return make_trainer(model or nn.Sequential(*net(), MonteCarloDropout()), epochs=2, seed=seed)
+
+    def losses(trainer):
+        return [row["val_loss"] for row in trainer.state.rows]
+
+    whole, stopped, saver = make(1), make(1), MemorySaver()
+    whole.fit(loader(), loader(), verbose=False)
+    polls = iter(range(1, 100))
+    control = RunControl(lambda: 15 * (stopped.state.batches == 3 and next(polls) > 2))
+    with pytest.raises(StoppedError):  # in the first validation
+        stopped.fit(loader(), loader(), verbose=False, saver=saver, control=control)
+    resumed = make(1)
+    resumed.state.load_state_dict(saver.states[-1])
+    torch.manual_seed(99)
+    resumed.fit(loader(), loader(), verbose=False)
+    assert losses(whole) == losses(resumed)
+    assert losses(whole)[0] != losses(whole)[1]
+    scores = [whole.evaluate(loader()).loss for _ in range(2)]
+    assert scores[0] != scores[1], "evaluations outside of a run draw from the global random state"
+    batches, (images, labels) = 3, next(iter(loader()))
+    same = make(1, nn.Sequential(nn.Flatten(), nn.Linear(16, 3), MonteCarloDropout()))
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    control = RunControl()
+    each = [same.evaluate_loader([(images, labels)] * batches, limit, control).loss for limit in (1, 2)]
+    assert torch.equal(torch.rand(3), expected), "the random state is restored"
+    assert each[0] != each[1], "batches have draws of their own"
+    unseeded = make(None)
+    with_state = [unseeded.evaluate_loader(loader(), None, control).loss for _ in range(2)]
+    assert with_state[0] != with_state[1]

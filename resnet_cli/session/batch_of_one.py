@@ -4,16 +4,68 @@ Batch norm cannot train on batches of one image where feature maps have a single
 """
 
 import copy
+from collections.abc import Callable, Collection
 
 import torch
 from torch import nn
 
 from resnet_cli.config.counts import counted
-from resnet_cli.distributed.ranks import part_of
+from resnet_cli.config.run_config import RunConfig
+from resnet_cli.data import Loaders
+from resnet_cli.distributed.ranks import Ranks, part_of
 from resnet_cli.errors import InputError
+from resnet_cli.session import build
+from resnet_cli.session.shared_start import parts_of_batches
 from resnet_cli.training.step import split_batch
+from resnet_cli.training.trainer import ClassifierTrainer
 
 BATCH_NORM_ERROR = "Expected more than 1 value per channel"  # of torch.nn.functional.batch_norm
+
+
+def require_images_in_batches(
+    config: RunConfig,
+    trainer: ClassifierTrainer,
+    loaders: Loaders,
+    ranks: Ranks,
+    num_batches: int,
+    *,
+    is_new: bool,
+    is_former: bool,
+) -> None:
+    """Check that batches are not too small to be split, nor too small for the model's batch norm.
+
+    Args:
+        config: The config.
+        trainer: The trainer, before its first step.
+        loaders: The data.
+        ranks: The ranks that share a batch.
+        num_batches: Batches of an epoch that are trained on.
+        is_new: Whether no earlier version has begun the run; else some checks are left out.
+        is_former: Whether a version up to 0.2.0 has begun it.
+
+    Raises:
+        InputError: they are too small.
+    """
+    accumulate = build.get_argument(config.trainer, "accumulate") or 1
+    if is_new and config.find is None:  # former versions accepted any number, and find=batch_size tries small batches
+        require_micro_batches(accumulate, build.batch_size(config.data), ranks.size)
+    channels, *full_size = loaders.in_size
+    freezing = trainer.state.freezing
+    resolution = trainer.stepper.resolution if is_new else None  # a resumed run may be past its smallest images
+
+    def fails(*, in_last_only: bool) -> bool:
+        height, width = full_size
+        if resolution is not None:
+            first, every = (num_batches - 1, num_batches) if in_last_only else (0, 1)
+            steps = range(first, resolution.total_steps, every)
+            height, width = min(map(resolution.size_at, steps), default=full_size)
+        frozen = freezing.never_training if freezing is not None else ()
+        return fails_on_one(trainer.model, (channels, height, width), frozen)
+
+    require_no_batch_of_one(
+        fails, samples=loaders.train.samples, batch_size=loaders.train.batch_size, num_batches=num_batches,
+        accumulate=accumulate, parts=parts_of_batches(config.trainer, ranks), evenly=not is_former,
+    )  # fmt: skip
 
 
 def require_micro_batches(accumulate: int, batch_size: int, processes: int = 1) -> None:
@@ -35,8 +87,7 @@ def require_micro_batches(accumulate: int, batch_size: int, processes: int = 1) 
 
 
 def require_no_batch_of_one(
-    model: nn.Module,
-    in_size: tuple[int, int, int],
+    fails: Callable[..., bool],
     *,
     samples: int,
     batch_size: int,
@@ -48,8 +99,8 @@ def require_no_batch_of_one(
     """Check that the model can train on all batches of an epoch, before the first step.
 
     Args:
-        model: The model, which is not changed.
-        in_size: (C, H, W) of the images.
+        fails: Returns whether the model cannot train on one image, in any batch or, with `in_last_only=True`, in the
+            last ones of epochs.
         samples: Training images of an epoch; a multiple of `batch_size` if a short last batch is dropped.
         batch_size: Images in a full batch.
         num_batches: Batches of an epoch that are trained on.
@@ -63,9 +114,10 @@ def require_no_batch_of_one(
     remainder = samples % batch_size if num_batches * batch_size > samples else 0
     sizes = {min(batch_size, samples), *([remainder] if remainder else [])}
     smallest = {size: _smallest_part(size, accumulate, parts, evenly=evenly) for size in sorted(sizes)}
-    bad_size = next((size for size, images in smallest.items() if images == 1), None)
-    if bad_size is None or not _fails_on_one(model, in_size):
+    bad_sizes = [size for size, images in smallest.items() if images == 1]
+    if not bad_sizes or not fails(in_last_only=bad_sizes == [remainder]):
         return
+    bad_size = bad_sizes[0]
     reason = "the model has a batch norm over single values, which cannot train on one image"
     if samples == 1:
         raise InputError(f"data: only 1 training image: {reason}; use more images")
@@ -94,10 +146,22 @@ def _smallest_part(size: int, accumulate: int, parts: int, *, evenly: bool) -> i
     return min(len(micro) for blank in blanks for micro, *_ in split_batch((blank, blank), accumulate, evenly=evenly))
 
 
-def _fails_on_one(model: nn.Module, in_size: tuple[int, int, int]) -> bool:
-    """Try the model on one image, on the device `meta`, which computes shapes alone."""
+def fails_on_one(model: nn.Module, in_size: tuple[int, int, int], frozen: Collection[nn.Module] = ()) -> bool:
+    """Return True if a model's batch norm cannot train on one image.
+
+    It is tried on the device `meta`, which computes shapes alone.
+
+    Args:
+        model: The model, which is not changed.
+        in_size: (C, H, W) of the image.
+        frozen: Layers that stay in evaluation mode.
+    """
+    names = [name for name, layer in model.named_modules() if layer in frozen]
     try:
-        copy.deepcopy(model).to("meta").train()(torch.empty(1, *in_size, device="meta"))
+        trial = copy.deepcopy(model).to("meta").train()
+        for name in names:
+            trial.get_submodule(name).eval()
+        trial(torch.empty(1, *in_size, device="meta"))
     except ValueError as error:
         return str(error).startswith(BATCH_NORM_ERROR)
     except Exception:

@@ -10,7 +10,7 @@ from resnet_cli.distributed.options import options_of
 from resnet_cli.distributed.outcomes import RankFailedError
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, StoppedError
 from resnet_cli.session.rank_output import RankOutput
-from resnet_cli.session.rank_process import train_rank, use_card
+from resnet_cli.session.rank_process import require_own_card, train_rank, use_card
 from resnet_cli.session.signals import StopSignals
 from resnet_cli.session.train import train
 
@@ -53,6 +53,7 @@ def _serve(ranks: ExistingRanks, stop: StopSignals) -> int:
             uses_cuda = use_card(ranks.place.local_rank, trainer)
             with ranks.joined(timeout=options_of(trainer).collective_timeout, cuda=uses_cuda) as group:
                 group.stop = stop
+                require_own_card(group, uses_cuda=uses_cuda)
                 train_rank(train, job, group)
         except RankFailedError as error:
             if not ranks.has_first_failed():  # it has printed the cause

@@ -26,7 +26,14 @@ from resnet_cli.session import build
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.prepare import isolated_compiler, prepare
 from resnet_cli.session.questions import answer_questions
-from resnet_cli.session.rank_process import TrainFunction, start_rank, takes_cards, to_payload, use_card
+from resnet_cli.session.rank_process import (
+    TrainFunction,
+    require_own_card,
+    start_rank,
+    takes_cards,
+    to_payload,
+    use_card,
+)
 from resnet_cli.session.reproduction import following
 from resnet_cli.session.shared_start import fixed_threads
 from resnet_cli.session.test_set import score_test_set
@@ -55,22 +62,24 @@ def require_possible(config: RunConfig, processes: int) -> None:
         raise InputError(*problems)
 
 
-def require_cards(trainer: Node, processes: int) -> None:
-    """Raise an `InputError` if the ranks of this machine need a CUDA device each and there are too few."""
+def require_several_devices(trainer: Node, processes: int) -> None:
+    """Raise an `InputError` if the trainer's node names a single device for several ranks."""
     device = str(trainer.get("device") or "cpu")
     if device.startswith("cuda:") or device == "mps":
         kind = "cuda" if device.startswith("cuda:") else "cpu"
         raise InputError(
             f"trainer.device={device}: is a single device; for trainer.processes={processes} use trainer.device={kind}"
         )
-    if not takes_cards(trainer):
-        if device == "auto" and torch.backends.mps.is_available():
-            raise InputError(
-                f"trainer.device=auto: is mps on this machine, one device; trainer.processes={processes} takes "
-                "device=cpu"
-            )
-        return
-    cards = torch.cuda.device_count()
+    if device == "auto" and not takes_cards(trainer) and torch.backends.mps.is_available():
+        raise InputError(
+            f"trainer.device=auto: is mps on this machine, one device; trainer.processes={processes} takes device=cpu"
+        )
+
+
+def require_cards(trainer: Node, processes: int) -> None:
+    """Raise an `InputError` if the ranks that are started here need a CUDA device each and there are too few."""
+    require_several_devices(trainer, processes)
+    cards = torch.cuda.device_count() if takes_cards(trainer) else processes
     if processes > cards:
         raise InputError(
             f"trainer.processes={processes}: this machine has {counted(cards, 'CUDA device')}; use as many, or "
@@ -137,10 +146,11 @@ def train_on_existing(
     """Train a run on the first of the ranks that exist already, and let the others take part; see `train_on_ranks`."""
     existing = existing_ranks()
     assert existing is not None, "train_on_ranks starts some"
-    require_cards(config.trainer, existing.place.local_size)
+    require_several_devices(config.trainer, existing.size)
     existing.send(to_payload(config, folder, context, planned))
     uses_cuda = use_card(existing.place.local_rank, config.trainer)
-    with existing.joined(timeout=options.collective_timeout, cuda=uses_cuda):
+    with existing.joined(timeout=options.collective_timeout, cuda=uses_cuda) as ranks:
+        require_own_card(ranks, uses_cuda=uses_cuda)
         record: dict[str, Any] = train(config, folder, context, planned_trainer=planned)
         return record
 

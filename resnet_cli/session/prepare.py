@@ -21,7 +21,7 @@ from resnet_cli.models.patches import require_whole_patches
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
-from resnet_cli.session.batch_of_one import require_micro_batches, require_no_batch_of_one
+from resnet_cli.session.batch_of_one import require_images_in_batches
 from resnet_cli.session.device import device_of
 from resnet_cli.session.first_look import LeakWarnings
 from resnet_cli.session.freezing import build_freezing, frozen_spans, require_trained_groups
@@ -44,7 +44,7 @@ from resnet_cli.session.resume import (
     validate_changes,
 )
 from resnet_cli.session.run_data import data_changes, describe_data
-from resnet_cli.session.shared_start import on_card, parts_of_batches, share_steps, shared_weights
+from resnet_cli.session.shared_start import on_card, share_steps, shared_weights
 from resnet_cli.session.teacher import LoadedTeacher, load_teacher, teacher_changes
 from resnet_cli.session.time_budget import LONGEST, TimeBudget, find_budget, measure_times, with_length
 from resnet_cli.training.control import RunControl
@@ -144,9 +144,10 @@ def prepare(
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
     _require_measures(config.trainer, loaders)
     model = _build_model(local_config, loaders, is_new=is_new)
-    _require_images_in_batches(config, model, loaders, ranks, is_new=is_new, is_former=is_former)
     num_classes = None if is_former else len(loaders.class_names)
     trainer = _build_trainer(local_config, model, loaders, planned_trainer, teacher, num_classes, is_new=is_new)
+    num_batches = _num_batches(config.trainer, loaders)
+    require_images_in_batches(config, trainer, loaders, ranks, num_batches, is_new=is_new, is_former=is_former)
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, local_config, paths.get("init_from"), loaders)
     load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
@@ -167,21 +168,6 @@ def prepare(
     return PreparedRun(
         config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders), budget,
         None if teacher is None else teacher.record, initialisation_seconds,
-    )  # fmt: skip
-
-
-def _require_images_in_batches(
-    config: RunConfig, model: torch.nn.Module, loaders: Loaders, ranks: Ranks, *, is_new: bool, is_former: bool
-) -> None:
-    """Raise an `InputError` if batches are too small to be split, or too small for the model's batch norm."""
-    trainer = config.trainer
-    accumulate = build.get_argument(trainer, "accumulate") or 1
-    if is_new and config.find is None:  # former versions accepted any number, and find=batch_size tries small batches
-        require_micro_batches(accumulate, build.batch_size(config.data), ranks.size)
-    require_no_batch_of_one(
-        model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
-        num_batches=_num_batches(trainer, loaders), accumulate=accumulate, parts=parts_of_batches(trainer, ranks),
-        evenly=not is_former,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from resnet_cli.config.run_config import RunConfig
 from resnet_cli.distributed.launch import RankPlace
 from resnet_cli.distributed.options import options_of
 from resnet_cli.distributed.outcomes import is_of_collective, write_error
-from resnet_cli.distributed.ranks import RankGroup
+from resnet_cli.distributed.ranks import RankGroup, Ranks
+from resnet_cli.errors import InputError
 from resnet_cli.runs.logs import use_thread_lock_for_bars
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.questions import Questions
@@ -79,11 +81,32 @@ def takes_cards(trainer: Mapping[str, Any]) -> bool:
 
 
 def use_card(local_rank: int, trainer: Mapping[str, Any]) -> bool:
-    """Make the card of this rank the present one, and return True; False where the run uses none."""
+    """Make the card of this rank the present one, and return True; False where the run uses none.
+
+    A rank that others have started may see fewer cards than there are ranks on its machine, such as its own alone with
+    `srun --gpus-per-task=1`.
+    """
     if not takes_cards(trainer):
         return False
-    torch.cuda.set_device(local_rank)
+    torch.cuda.set_device(local_rank % torch.cuda.device_count())
     return True
+
+
+def require_own_card(ranks: Ranks, *, uses_cuda: bool) -> None:
+    """Raise an `InputError`, on every rank, if two of them have the same card.
+
+    Their numbers do not tell: each of several ranks may see a card of its own as number 0.
+    """
+    own = None
+    if uses_cuda:
+        own = socket.gethostname(), str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    users: dict[tuple[str, str], int] = {}
+    for rank, card in enumerate(ranks.gather(own)):
+        if card is not None and users.setdefault(card, rank) != rank:
+            raise InputError(
+                f"trainer.processes={ranks.size}: ranks {users[card]} and {rank} have the same CUDA device, on "
+                f"{card[0]}; start as many as there are devices, or use trainer.device=cpu"
+            )
 
 
 def train_rank(train: TrainFunction, payload: Mapping[str, Any], ranks: RankGroup) -> None:

@@ -22,4 +22,4 @@ def score_test_set(trainer: ClassifierTrainer, loaders: Loaders, config: RunConf
     thresholds, tta = (state.best or {}).get("thresholds"), config.trainer.get("test_tta") or "none"
     options: dict[str, Any] = {"thresholds": thresholds} if thresholds else {}
     options |= {"tta": tta} if tta != "none" else {}
-    return trainer.evaluate(trainer.evaluated_batches(loaders.test, trainer.max_batches, control), **options)
+    return trainer.evaluate_loader(loaders.test, trainer.max_batches, control, **options)

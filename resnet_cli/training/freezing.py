@@ -167,6 +167,11 @@ class Freezing:
         return frozenset.intersection(*(phase.frozen for phase in self._phases))
 
     @property
+    def never_training(self) -> frozenset[nn.Module]:
+        """The batch norms that stay in evaluation mode in every step."""
+        return frozenset.intersection(*(frozenset(phase.layers) for phase in self._phases))
+
+    @property
     def phase(self) -> object:
         """An identifier of the set of parameters that is frozen now; None before the first step."""
         return self._present

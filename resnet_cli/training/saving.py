@@ -7,6 +7,7 @@ from typing import Protocol
 
 from resnet_cli.errors import StoppedError
 from resnet_cli.training.metrics import Row
+from resnet_cli.training.module_state import ModuleState
 from resnet_cli.training.profiling import StepProfile
 from resnet_cli.training.state import TrainState
 
@@ -66,10 +67,15 @@ class SavePolicy:
 
     @contextmanager
     def saved_when_stopped(self, state: TrainState) -> Iterator[None]:
-        """Save the state if a stop signal ends the block, which follows the steps of an epoch."""
+        """Save the state if a stop signal ends the block, which follows the steps of an epoch.
+
+        A resumed run repeats the block, so what forward passes have changed in it is undone.
+        """
+        kept = ModuleState(state.model, state.loss)
         try:
             yield
         except StoppedError:
+            kept.restore()
             self.save(state)
             raise
 

@@ -1,9 +1,11 @@
 """Single epochs and batches without a run: the methods of `ClassifierTrainer`, besides `fit`, that notebooks call."""
 
+import itertools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Annotated
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -11,10 +13,12 @@ from torch import Tensor
 from resnet_cli.config.arguments import require_arguments
 from resnet_cli.config.ranges import AtLeast
 from resnet_cli.distributed.ranks import ALONE, Ranks
+from resnet_cli.seeding import random_state_kept
 from resnet_cli.training.backend import Backend, Batch
 from resnet_cli.training.batch_format import checked_batches
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
+from resnet_cli.training.device import seed_device
 from resnet_cli.training.metrics import BatchResult, EpochResult, Scores
 from resnet_cli.training.progress import Progress
 from resnet_cli.training.rank_stepper import RankStepper
@@ -34,6 +38,7 @@ class SingleEpochs(ABC):
     epochs: float
     ranks: Ranks = ALONE
     _in_single_steps = False  # the current epoch of the state has steps that belong to no epoch of `fit`
+    _evaluated: Iterator[int] | None = None  # numbers of the batches whose draws `evaluate` seeds
 
     @property
     def in_shards(self) -> bool:
@@ -60,6 +65,38 @@ class SingleEpochs(ABC):
         """Return this rank's batches of an evaluation; with several ranks, `evaluate` polls for signals itself."""
         polled = control if self.ranks.size == 1 else None
         return EpochIterator(loader, limit=limit, control=polled, turn=self.ranks.turn).iterate(epoch=0)
+
+    def evaluate_loader(
+        self, loader: Iterable[Batch], limit: int | None, control: RunControl, **options: Any
+    ) -> Scores:
+        """Return the scores on the batches of a loader in a run.
+
+        What the model draws, as with dropout that is active in evaluation mode, is a function of (seed, epoch, batch),
+        so that a resumed run has the same scores.
+
+        Args:
+            loader: (images, labels) pairs.
+            limit: Maximum number of batches; None evaluates all.
+            control: Polled after each batch.
+            **options: Options of `evaluate`.
+        """
+        self._evaluated = itertools.count(*self.ranks.turn)
+        try:
+            return self.evaluate(self.evaluated_batches(loader, limit, control), **options)
+        finally:
+            self._evaluated = None
+
+    @contextmanager
+    def evaluation_autocast(self) -> Iterator[None]:
+        """Return the context manager for a forward pass of an evaluation; draws from a seed leave no trace."""
+        seed, device = self.stepper.seed, self.backend.device
+        with self.backend.autocast():
+            if self._evaluated is None or seed is None:
+                yield
+                return
+            with random_state_kept(device):
+                seed_device(device, seed, "evaluation", self.state.epoch, next(self._evaluated))
+                yield
 
     @abstractmethod
     def train_limit(self, max_batches: int | None = None) -> int | None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_format import name_label_error
@@ -40,7 +41,10 @@ class Stepper:
         resolution: Reduces the images of a step; None trains on them at full size.
         part: Number of samples in a batch -> the samples that this process trains on; None is all.
         step_function: `train_step`, or a function of the same arguments.
+        ranks: The ranks that take the steps together; one by itself here.
     """
+
+    ranks: Ranks = ALONE
 
     def __init__(
         self,
@@ -160,7 +164,9 @@ class Stepper:
                 yield images_BCHW if resolution is None else resolution.resize(images_BCHW, last_step), labels
 
         frozen = state.freezing.frozen_layers if state.freezing is not None else ()
-        return sharpness(state.model, options.loss_fn, resized, frozen=frozen, teacher=options.teacher)
+        return sharpness(
+            state.model, options.loss_fn, resized, frozen=frozen, teacher=options.teacher, ranks=self.ranks
+        )
 
     def lr_factor(self) -> float | None:
         """Return the factor on every learning rate in the next step; None keeps them as they are."""

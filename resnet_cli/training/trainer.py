@@ -264,7 +264,7 @@ class ClassifierTrainer(SingleEpochs):
         with self.state.evaluated_weights(), self.backend.switches():
             scores = evaluate(
                 self.forward, checked_batches(batches), device=self.device, loss_fn=self.eval_loss_fn,
-                autocast=self.backend.autocast, label_totals=label_totals, tta=tta, ranks=self.ranks,
+                autocast=self.evaluation_autocast, label_totals=label_totals, tta=tta, ranks=self.ranks,
             )  # fmt: skip
         if not scores.count:
             raise InputError(NO_BATCH)
@@ -285,7 +285,7 @@ class ClassifierTrainer(SingleEpochs):
 
     def _validate(self, loader: Iterable[Batch], limit: int | None, control: RunControl) -> Scores:
         """Evaluate on the validation batches."""
-        val = self.evaluate(self.evaluated_batches(loader, limit, control))
+        val = self.evaluate_loader(loader, limit, control)
         require_finite_loss(self.state, val.loss, "the validation loss")
         return val
 

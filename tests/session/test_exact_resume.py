@@ -152,7 +152,9 @@ CUDA_CASES = {
         *DRAWS,
     ],
     "recorded steps of muon": ["trainer.compile=step", "optimizer=muon", *CNN],
+    "recorded steps in tf32": ["trainer.compile=step", "trainer.precision=tf32", *DRAWS],
     "a compiled model": ["trainer.compile=model", "data.val_fraction=0.09"],
+    "a compiled model in tf32": ["trainer.compile=model", "trainer.precision=tf32", "data.val_fraction=0.09"],
 }
 
 

@@ -7,12 +7,16 @@ import threading
 import time
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from resnet_cli.distributed import existing
 from resnet_cli.distributed.environment import ExistingRank
+from resnet_cli.distributed.ranks import RankGroup, Ranks
 from resnet_cli.errors import InputError
+from resnet_cli.session.rank_process import require_own_card, use_card
 from tests.support.ranks import faulty
 from tests.support.runs import record_of, rows_of, tiny
 
@@ -58,6 +62,58 @@ def test_tasks_of_a_step_train_each_job_of_a_sweep_together(in_step, tmp_path):
     assert [record_of(run)["processes"] for run in runs] == [2, 2]
     assert [len(rows_of(run)) for run in runs] == [1, 1]
     assert {path.name for path in tmp_path.iterdir()} == {"sweep", "other.txt"}, "the other task has its own folder"
+
+
+@pytest.fixture
+def one_card(monkeypatch):
+    """This process sees one CUDA device; returns the numbers of the devices that are selected."""
+    selected = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", selected.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: selected[-1])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=f"GPU-{device}"))
+    return selected
+
+
+class Gathered(Ranks):
+    """One of several ranks, with the cards of all of them."""
+
+    def __init__(self, cards):
+        super().__init__()
+        self.size, self.cards = len(cards), cards
+
+    def gather(self, value):
+        return self.cards
+
+
+def test_a_rank_uses_the_only_card_that_it_sees(one_card, monkeypatch):
+    for rank in (0, 1, 3):
+        assert use_card(rank, {"device": "auto"})
+    assert one_card == [0, 0, 0]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert use_card(3, {"device": "cuda"})
+    assert one_card[-1] == 3
+    assert not use_card(3, {"device": "cpu"})
+
+
+def test_ranks_with_cards_of_their_own_train_and_two_on_one_do_not(one_card):
+    use_card(0, {"device": "auto"})
+    require_own_card(Gathered([("a", "GPU-0"), ("a", "GPU-1"), ("b", "GPU-0"), None, None]), uses_cuda=True)
+    require_own_card(Gathered([None, None]), uses_cuda=False)
+    with pytest.raises(InputError, match=r"^trainer.processes=3: ranks 0 and 2 have the same CUDA device, on a; "):
+        require_own_card(Gathered([("a", "GPU-0"), ("b", "GPU-0"), ("a", "GPU-0")]), uses_cuda=True)
+
+
+def test_tasks_of_a_step_that_share_a_card_are_refused(in_step, one_card, tmp_path, monkeypatch):
+    monkeypatch.setattr(existing, "RankGroup", lambda *places, cuda, **others: RankGroup(*places, **others))
+    status, err, other = in_step(*tiny("hydra.run.dir=run", "trainer.device=auto"))
+    assert (status, other) == (2, 2)
+    assert err == (
+        f"error: trainer.processes=2: ranks 0 and 1 have the same CUDA device, on {socket.gethostname()}; start as "
+        "many as there are devices, or use trainer.device=cpu\n"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_tasks_of_a_step_end_with_the_status_of_the_first(in_step, tmp_path):

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from resnet_cli.config.run_config import RunConfig
+from resnet_cli.distributed.ranks import joined_ranks
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.saver import RunSaver
 from resnet_cli.session.train import train as train_run
+from resnet_cli.training import sharpness
 from resnet_cli.training.control import RunControl
 from tests.support.ranks import forked_ranks  # noqa: F401
 from tests.support.runs import assert_same_end, record_of, rows_of, tiny
@@ -66,6 +68,22 @@ def test_evaluation_on_processes_has_the_numbers_of_one(train, tmp_path):
     folder = tmp_path / "on3"
     assert record_of(folder)["test"] == record_of(tmp_path / "on1")["test"]
     assert [row["val_loss"] for row in rows_of(folder)] == [row["val_loss"] for row in rows_of(tmp_path / "on1")]
+
+
+def test_sharpness_ends_on_all_processes_at_once(train, tmp_path, monkeypatch):
+    product = sharpness.hessian_product
+
+    def rounded(*arguments):
+        """As on a device that rounds otherwise, to the extreme: the second rank would end after one iteration."""
+        image = product(*arguments)
+        return image if joined_ranks().is_first else image * 0
+
+    monkeypatch.setattr(sharpness, "hessian_product", rounded)
+    arguments = ("model=plain_mlp", "data.count=48", "trainer.epochs=1", "trainer.collective_timeout=5")
+    run = ("trainer.log_sharpness=1", "trainer.processes=2", "hydra.run.dir=run")
+    status, _, err = train(*tiny(*arguments, *run))
+    assert status == 0, err
+    assert rows_of(tmp_path / "run")[0]["sharpness"] > 0
 
 
 @pytest.fixture

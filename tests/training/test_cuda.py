@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from resnet_cli import ClassifierTrainer
 from resnet_cli.training.backend import Backend
 from tests.support.trainers import assert_same, blobs, loader, make_trainer, net, weights
 
@@ -61,6 +62,23 @@ def test_float16_steps_that_overflow_change_nothing_but_the_scale():
     with trainer.backend.switches():
         trainer.stepper.run_step((images.to(CUDA), labels.to(CUDA)))
     assert state.step == step + 1
+
+
+def test_float16_overflow_in_the_first_step_leaves_no_momentum_of_fused_sgd_behind():
+    model = net().to(CUDA)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+    trainer = ClassifierTrainer(model, None, optimizer, CUDA, precision="fp16", seed=1)
+    images, labels = next(iter(loader()))
+    before = weights(trainer)
+    trainer.train_batch((images * 6e4, labels))
+    assert trainer.state.step == 0
+    assert_same(before, weights(trainer))
+    assert not any("momentum_buffer" in values for values in optimizer.state.values())
+    trainer.train_batch((images, labels))
+    assert trainer.state.step == 1
+    for parameter in model.parameters():
+        momentum = optimizer.state[parameter]["momentum_buffer"]
+        torch.testing.assert_close(momentum, parameter.grad, msg="the momentum of the first step is its gradient")
 
 
 def test_draws_are_those_of_the_seed_whatever_was_drawn_before():

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.losses import Distillation
 from resnet_cli.training.freezing import Freezing, FrozenSpan
 from resnet_cli.training.resolution import Resolution, resize
 from resnet_cli.training.sharpness import largest_eigenvalue, sharpness
 from resnet_cli.training.teacher import Teacher
-from tests.support.trainers import assert_same, loader, make_trainer, net, weights
+from tests.support.trainers import CountingLoss, ScaledLoss, assert_same, loader, make_trainer, net, weights
 
 
 def small_net():
@@ -121,3 +122,64 @@ def test_it_is_in_the_rows_of_its_epochs_and_changes_nothing_else():
     assert ["sharpness" in row for row in with_it.state.rows] == [False, True, False, True, False]
     assert all(row["sharpness"] > 0 for row in with_it.state.rows[1::2])
     assert_same(weights(with_it), weights(without))
+
+
+@pytest.mark.parametrize("loss_class", [ScaledLoss, CountingLoss])
+def test_what_the_loss_accumulates_is_that_of_the_steps(loss_class):
+    with_it, without = (make_trainer(net(), loss_fn=loss_class(), log_sharpness=every) for every in (1, None))
+    for trainer in (with_it, without):
+        trainer.fit(loader(), None, num_epochs=2, verbose=False)
+    assert_same(weights(with_it), weights(without))
+    assert_same(with_it.state.loss_tensors, without.state.loss_tensors)
+
+
+def test_the_matrix_is_the_same_in_all_iterations():
+    model, (images, labels) = small_net(), batch()
+    counting, constant = CountingLoss(), CountingLoss()
+    constant.forward = lambda logits, labels: F.cross_entropy(logits, labels) / 2  # the first value of the other
+    found = [sharpness(model, loss, lambda: [(images, labels)]) for loss in (counting, constant)]
+    assert found[0] == found[1] > 0
+
+
+class FirstRank(Ranks):
+    """The first of two ranks, whose results are kept for the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+
+    def from_first(self, make):
+        self.sent.append(make())
+        return self.sent[-1]
+
+
+class OtherRank(Ranks):
+    def __init__(self, first):
+        super().__init__()
+        self.received = iter(first.sent)
+
+    def from_first(self, make):
+        make()
+        return next(self.received)
+
+
+def test_ranks_whose_products_differ_stop_together_with_one_result():
+    spectrum, products = torch.linspace(0.0, 5.0, 30), []
+
+    def product(rank, v):
+        products.append(rank)
+        return (spectrum + 0.3 * rank * torch.arange(30) % 7) * v
+
+    start, first = torch.ones(30), FirstRank()
+    expected = largest_eigenvalue(lambda v: product(0, v), start, 40)
+    assert largest_eigenvalue(lambda v: product(0, v), start, 40, first) == expected
+    found = largest_eigenvalue(lambda v: product(1, v), start, 40, OtherRank(first))
+    assert found == expected != largest_eigenvalue(lambda v: product(1, v), start, 40)
+    assert products.count(0) == 2 * len(first.sent)
+    assert products.count(1) > len(first.sent)
+    largest_eigenvalue(lambda v: v * float("nan"), start, 40, first)
+    assert largest_eigenvalue(lambda v: v, start, 40, OtherRank(first)) == expected
+    trainer = make_trainer(net())
+    trainer.share_steps(other := FirstRank())
+    trainer.stepper.sharpness(lambda: [*loader()])
+    assert other.sent

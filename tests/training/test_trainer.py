@@ -16,7 +16,17 @@ from resnet_cli.training.control import RunControl
 from resnet_cli.training.finite_checks import require_finite_weights
 from resnet_cli.training.gradient_scaler import GradientScaler
 from resnet_cli.training.step import clip_gradients
-from tests.support.trainers import MemorySaver, assert_same, blobs, loader, make_trainer, net, weights
+from tests.support.trainers import (
+    CountingLoss,
+    MemorySaver,
+    ScaledLoss,
+    assert_same,
+    blobs,
+    loader,
+    make_trainer,
+    net,
+    weights,
+)
 
 
 def test_by_hand_as_in_a_notebook():
@@ -411,6 +421,26 @@ def test_float16_overflow_moves_neither_schedule_nor_average():
     assert not torch.equal(before["1.weight"], weights(trainer)["1.weight"])
 
 
+def test_float16_overflow_in_the_first_step_leaves_no_momentum_behind():
+    images, labels = next(iter(loader()))
+    ends = []
+    for fused in (True, False):
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, dampening=0.5, fused=fused)
+        trainer = ClassifierTrainer(model, None, optimizer)
+        trainer.state.scaler = GradientScaler("cpu", init_scale=2.0**127)
+        before = weights(trainer)
+        trainer.train_batch((1000 * images, labels))
+        assert trainer.state.step == 0
+        assert_same(before, weights(trainer))
+        assert not any("momentum_buffer" in values for values in optimizer.state.values())
+        while trainer.state.step < 3:
+            trainer.train_batch((1000 * images, labels))
+        ends.append(weights(trainer))
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name])
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning:torch")  # of its compiler
 def test_compiled_equals_eager_up_to_rounding():
@@ -648,21 +678,6 @@ def test_wrong_arguments_of_fit_are_refused(arguments):
         make_trainer(net()).fit(loader(), loader(), **arguments)
 
 
-class ScaledLoss(nn.Module):
-    """Cross-entropy divided by its own running mean, which is a buffer; `weight` is a setting."""
-
-    def __init__(self, weight=1.0):
-        super().__init__()
-        self.register_buffer("weight", torch.full((3,), weight))
-        self.register_buffer("mean", torch.ones(()))
-
-    def forward(self, logits, labels):
-        loss = nn.functional.cross_entropy(logits, labels, self.weight)
-        if torch.is_grad_enabled():
-            self.mean.mul_(0.5).add_(0.5 * loss.detach())
-        return loss / self.mean.clone()
-
-
 def test_what_a_loss_accumulates_is_part_of_the_state():
     whole, first, rest = (make_trainer(net(), loss_fn=ScaledLoss()) for _ in range(3))
     expected = whole.fit(loader(), None, num_epochs=2, verbose=False)
@@ -676,3 +691,99 @@ def test_what_a_loss_accumulates_is_part_of_the_state():
     other.state.load_state_dict(saved)
     assert other.state.loss.weight.tolist() == [2.0] * 3
     make_trainer(net()).state.load_state_dict(saved)  # a run that continues with another loss
+
+
+class CountsEvaluations(nn.Module):
+    """Scales logits by the number of its forward passes, in evaluation mode too; `replaces` makes new buffers."""
+
+    def __init__(self, replaces):
+        super().__init__()
+        self.replaces = replaces
+        self.register_buffer("passes", torch.ones(()))
+
+    def forward(self, logits):
+        if self.replaces:
+            self.passes = self.passes + 1
+        else:
+            self.passes += 1
+        return logits * (1 + 0.1 * self.passes.detach().clone())
+
+
+@pytest.mark.parametrize("averaging", ["none", "swa"])
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_stop_after_the_steps_of_an_epoch_undoes_what_is_repeated(replaces, averaging):
+    def make():
+        model = nn.Sequential(*net(), CountsEvaluations(replaces))
+        options = {"averaging": "swa", "swa_start": 1} if averaging == "swa" else {}
+        return make_trainer(model, loss_fn=CountingLoss(), epochs=2, seed=1, log_sharpness=1, **options)
+
+    def polls(trainer):  # in the validation and in the measurement of the sharpness after the first epoch
+        begun = [0]
+
+        def count():
+            begun[0] += trainer.state.batches == 3
+            return begun[0]
+
+        return count
+
+    whole = make()
+    whole.fit(loader(), loader(), verbose=False)
+    for stop_after in (2, 3, 5, 9):
+        stopped, saver = make(), MemorySaver()
+        count = polls(stopped)
+        with pytest.raises(StoppedError):
+            stopped.fit(
+                loader(), loader(), verbose=False, saver=saver,
+                control=RunControl(lambda count=count, last=stop_after: 15 * (count() >= last)),
+            )  # fmt: skip
+        resumed = make()
+        resumed.state.load_state_dict(saver.states[-1])
+        resumed.fit(loader(), loader(), verbose=False)
+        assert_same(weights(whole), weights(resumed))
+        assert_same(whole.state.loss_tensors, resumed.state.loss_tensors)
+        keys = ("train_loss", "val_loss", "sharpness")
+        assert [[row[key] for key in keys] for row in resumed.state.rows] == [
+            [row[key] for key in keys] for row in whole.state.rows
+        ]
+        stopped.fit(loader(), loader(), verbose=False)
+        assert_same(weights(whole), weights(stopped))
+
+
+class MonteCarloDropout(nn.Module):
+    def forward(self, x):
+        return nn.functional.dropout(x, 0.5, training=True)
+
+
+def test_draws_in_evaluation_are_those_of_the_seed_and_change_no_others():
+    def make(seed, model=None):
+        return make_trainer(model or nn.Sequential(*net(), MonteCarloDropout()), epochs=2, seed=seed)
+
+    def losses(trainer):
+        return [row["val_loss"] for row in trainer.state.rows]
+
+    whole, stopped, saver = make(1), make(1), MemorySaver()
+    whole.fit(loader(), loader(), verbose=False)
+    polls = iter(range(1, 100))
+    control = RunControl(lambda: 15 * (stopped.state.batches == 3 and next(polls) > 2))
+    with pytest.raises(StoppedError):  # in the first validation
+        stopped.fit(loader(), loader(), verbose=False, saver=saver, control=control)
+    resumed = make(1)
+    resumed.state.load_state_dict(saver.states[-1])
+    torch.manual_seed(99)
+    resumed.fit(loader(), loader(), verbose=False)
+    assert losses(whole) == losses(resumed)
+    assert losses(whole)[0] != losses(whole)[1]
+    scores = [whole.evaluate(loader()).loss for _ in range(2)]
+    assert scores[0] != scores[1], "evaluations outside of a run draw from the global random state"
+    batches, (images, labels) = 3, next(iter(loader()))
+    same = make(1, nn.Sequential(nn.Flatten(), nn.Linear(16, 3), MonteCarloDropout()))
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    control = RunControl()
+    each = [same.evaluate_loader([(images, labels)] * batches, limit, control).loss for limit in (1, 2)]
+    assert torch.equal(torch.rand(3), expected), "the random state is restored"
+    assert each[0] != each[1], "batches have draws of their own"
+    unseeded = make(None)
+    with_state = [unseeded.evaluate_loader(loader(), None, control).loss for _ in range(2)]
+    assert with_state[0] != with_state[1]

@@ -99,7 +99,8 @@ def require_own_card(ranks: Ranks, *, uses_cuda: bool) -> None:
     """
     own = None
     if uses_cuda:
-        own = socket.gethostname(), str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+        index = torch.cuda.current_device()
+        own = socket.gethostname(), str(getattr(torch.cuda.get_device_properties(index), "uuid", index))
     users: dict[tuple[str, str], int] = {}
     for rank, card in enumerate(ranks.gather(own)):
         if card is not None and users.setdefault(card, rank) != rank:

@@ -89,17 +89,10 @@ def answer(arguments: Sequence[str]) -> str | None:
     candidates = complete_line(os.environ["COMP_LINE"])
     if shell == "bash":
         breaks = os.environ.get("RESNET_CLI_BREAKS", "=:")
-        return "".join(f"{_after_word_break(item.text, breaks)}\n" for item in candidates)
+        word = os.environ["COMP_LINE"].rpartition(" ")[2]
+        start = max(word.rfind(mark) for mark in breaks) + 1 if breaks else 0  # bash replaces what follows the last one
+        return "".join(f"{item.text[start:]}\n" for item in candidates)
     return "".join(f"{item.text}\t{SENTENCE_END.split(item.help, maxsplit=1)[0]}\n" for item in candidates)
-
-
-def _after_word_break(text: str, breaks: str) -> str:
-    """Return the part of a completion that bash inserts: the text after the last character at which it splits words.
-
-    Only breaks in the word so far matter, which all candidates share up to the equals sign.
-    """
-    _, equals, value = text.partition("=")
-    return value if equals and value and "=" in breaks else text
 
 
 def complete_line(line: str) -> list[Candidate]:
@@ -115,7 +108,8 @@ def complete_line(line: str) -> list[Candidate]:
     if word.startswith("-"):
         return [Candidate(flag.name, flag.help) for flag in flags.values() if flag.name.startswith(word)]
     settings = Completer(words).complete(word) if command in TAKE_SETTINGS else []
-    paths = complete_path(word) if command != "resnet-train" and "=" not in word else []
+    is_path = "=" not in word or "/" in word.partition("=")[0]  # folders of sweep jobs have `=` in their names
+    paths = complete_path(word) if command != "resnet-train" and is_path else []
     return [*settings, *paths]
 
 

@@ -17,6 +17,7 @@ from resnet_cli.config.descriptions import key_comments_of
 from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import config_folders
 from resnet_cli.config.run_config import CONTROL_KEYS
+from resnet_cli.config.run_length import keys_without_difference
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.files import encode_text
@@ -216,7 +217,8 @@ def _differing_values(text: str, settings: Settings, config_dir: str | None) -> 
     left_out = {*CONTROL_KEYS, "plan"}  # nothing is planned when the file is used
     own, other = ({k: v for k, v in node.items() if k not in left_out} for node in (settings, composed))
     expected, found = dict(_flat(own)), dict(_flat(other))
-    changed = {key: value for key, value in expected.items() if key not in found or found[key] != value}
+    alike = keys_without_difference(expected, found)  # a budget chooses the length of the run again
+    changed = {key: v for key, v in expected.items() if key not in alike and (key not in found or found[key] != v)}
     defaults = stored.default_values(own, other)  # of options that were added after the run was made
     absent = [key for key in found if key not in expected and key.partition(".")[0] in own]
     return {**changed, **{key: defaults.get(key) for key in absent if found[key] not in (None, defaults.get(key))}}

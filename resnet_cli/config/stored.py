@@ -67,6 +67,21 @@ def dump(settings: Settings) -> str:
     return yaml.safe_dump(deepcopy(settings), sort_keys=False, allow_unicode=True, width=120)
 
 
+def dump_readable(settings: Settings) -> str:
+    """Return the config as YAML text, after checking that `read` will accept it.
+
+    Raises:
+        InputError: It is too large.
+    """
+    text = dump(settings)
+    reason = next(_iter_problems(settings, [0], 0), None)
+    if (size := len(text.encode("utf-8", "replace"))) > LARGEST_FILE:
+        reason = f"{size:,} bytes, and stored configs have at most {LARGEST_FILE:,}"
+    if reason:
+        raise InputError(f"config: no command could read it again: {reason}; keep long lists in files of your own")
+    return text
+
+
 def read(path: Path) -> Settings:
     """Read the config in a file; see `load`."""
     size = path.stat().st_size
@@ -145,8 +160,11 @@ def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) ->
             if isinstance(target, dict) and target.get(name) is None:  # nothing to overlay: take the composed node
                 target[name] = deepcopy(source)
             target = target[name] if isinstance(target, dict) else None
-        if isinstance(source, Mapping) and last in source and isinstance(target, dict):
-            target[last] = deepcopy(source[last])
+        if isinstance(source, Mapping) and isinstance(target, dict):
+            if last in source:
+                target[last] = deepcopy(source[last])
+            else:  # `~key`
+                target.pop(last, None)
     if EPOCHS in given_keys and BUDGET not in given_keys and isinstance(result.get("trainer"), dict):
         result["trainer"].pop("time_budget", None)  # the given number of epochs replaces the one that the budget chose
     own = {key: value for key, value in result.items() if key not in CONTROL_KEYS}

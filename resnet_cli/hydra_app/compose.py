@@ -1,7 +1,7 @@
 """Compose and check configs, for resnet-train and for commands that run nothing."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -67,7 +67,7 @@ def checked_settings(
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
         return _resumed_settings(settings, given, find_run_of("resume", resume))
-    settings = with_defaults_of_labels(settings, keys)
+    settings = with_defaults_of_labels(settings, given)
     validation.check(settings, valid)
     require_one_length(settings, keys, in_files)
     if settings["model"].get("weights") is None and not settings["model"].get("pretrained"):
@@ -77,7 +77,7 @@ def checked_settings(
     return with_defaults_of_weights(settings, {*keys, *in_files})
 
 
-def with_defaults_of_labels(settings: Settings, given_keys: Sequence[str]) -> Settings:
+def with_defaults_of_labels(settings: Settings, given_keys: Collection[str]) -> Settings:
     """Return the config with the defaults that images with several labels need, where the user has not chosen others.
 
     They are `loss=binary_cross_entropy` and `trainer.select_by=val_map`.

@@ -1,31 +1,34 @@
 """What resnet-info measures on networks, as plain data and a picture: gradients, signals, activations by depth."""
 
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from resnet_cli.analysis.activation_statistics import activation_statistics, plot_histograms
 from resnet_cli.analysis.gradient_flow import GradientRow, chain_rows, draw_gradients, gradient_flow
 from resnet_cli.analysis.shattered_gradients import plot_shattered, shattered_gradients
 from resnet_cli.analysis.signal_propagation import plot_signal, signal_propagation
-from resnet_cli.config.run_config import Node
+from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.trust import targets
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import Composed
-from resnet_cli.info.describe import Report, checkpoint_of_run, is_chain
+from resnet_cli.info.describe import Report, checkpoint_of_run, finite_or_none, is_chain
 from resnet_cli.models import ScalarChain
 from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
 from resnet_cli.plots.panels import make_figure, save_figure
 from resnet_cli.runs import checkpoints
 from resnet_cli.session import build
+from resnet_cli.session.losses import build_loss
 from resnet_cli.session.trained import open_trained
+from resnet_cli.training.evaluation import LossFunction
 
 HISTOGRAMS = 6  # in a row, of a network
 
@@ -37,12 +40,12 @@ class Analysis:
     """A measurement of one network, and the picture of several.
 
     Args:
-        measure: (network, first training images, their labels) -> rows, dataclasses of plain values.
+        measure: (network, first training images, their labels, the loss) -> rows, dataclasses of plain values.
         draw: (rows by label, file, title) draws them.
         title: What follows the model in the picture's title.
     """
 
-    measure: Callable[[nn.Module, Tensor, Tensor], Sequence[Any]]
+    measure: Callable[[nn.Module, Tensor, Tensor, LossFunction], Sequence[Any]]
     draw: Callable[..., None]
     title: str
 
@@ -81,7 +84,7 @@ def analyse(name: str, sides: Mapping[str, Composed], figure: Path) -> dict[str,
 
 
 def _plain(row: Any) -> Report:
-    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in vars(row).items()}
+    return dict(zip(vars(row), finite_or_none(vars(row).values()), strict=True))
 
 
 def _analyse_chain(composed: Composed, figure: Path) -> dict[str, list[Report]]:
@@ -93,7 +96,7 @@ def _analyse_chain(composed: Composed, figure: Path) -> dict[str, list[Report]]:
     return {
         label: [
             {**_plain(row), "gradient": gradient}
-            for row, gradient in zip(rows[label], chain.weight_gradients(), strict=True)
+            for row, gradient in zip(rows[label], finite_or_none(chain.weight_gradients()), strict=True)
         ]
         for label, chain in chains.items()
     }
@@ -117,9 +120,13 @@ def _measure(analysis: Analysis, composed: Composed, *, alone: bool) -> Series:
 
     A twin that cannot be built is reported on standard error and left out.
     """
-    node, seed_init = composed.settings["model"], composed.settings.get("seed_init")
-    seed = composed.settings["seed"] if seed_init is None else seed_init
-    loaders = build.loaders(composed.settings["data"], device=torch.device("cpu"), seed=seed)
+    config = RunConfig(**composed.settings)
+    node, seed = config.model, config.seed_of("init")
+    loaders = build.loaders(
+        config.data, device=torch.device("cpu"), seed=config.seed_of("order"), augment_seed=config.seed_of("augment")
+    )
+    smoothing = build.get_argument(config.trainer, "label_smoothing") or 0.0
+    loss = build_loss(config.loss, config.trainer, loaders) or partial(F.cross_entropy, label_smoothing=smoothing)
     nets: dict[str, nn.Module] = {}
     for label, own in {_residual_label(node): node, **(_twin(node) if alone else {})}.items():
         try:
@@ -131,7 +138,7 @@ def _measure(analysis: Analysis, composed: Composed, *, alone: bool) -> Series:
     if alone:
         nets |= _trained_network(composed, loaders)
     images_BCHW, labels_B = next(loaders.train.epoch(0))
-    return {label: analysis.measure(net, images_BCHW, labels_B) for label, net in nets.items()}
+    return {label: analysis.measure(net, images_BCHW, labels_B, loss) for label, net in nets.items()}
 
 
 def _trained_network(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
@@ -155,19 +162,21 @@ def _initialised_network(node: Node, loaders: Loaders, seed: int) -> nn.Module:
     return net
 
 
-def _measure_gradients(net: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Sequence[Any]:
-    return gradient_flow(net, images_BCHW, labels_B)
+def _measure_gradients(
+    net: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss: LossFunction
+) -> Sequence[Any]:  # fmt: skip
+    return gradient_flow(net, images_BCHW, labels_B, loss)
 
 
-def _measure_signal(net: nn.Module, images_BCHW: Tensor, _: Tensor) -> Sequence[Any]:
+def _measure_signal(net: nn.Module, images_BCHW: Tensor, *_: Any) -> Sequence[Any]:
     return signal_propagation(net, images_BCHW)
 
 
-def _measure_shattered(net: nn.Module, images_BCHW: Tensor, _: Tensor) -> Sequence[Any]:
+def _measure_shattered(net: nn.Module, images_BCHW: Tensor, *_: Any) -> Sequence[Any]:
     return shattered_gradients(net, images_BCHW.shape[1:])
 
 
-def _measure_activations(net: nn.Module, images_BCHW: Tensor, _: Tensor) -> Sequence[Any]:
+def _measure_activations(net: nn.Module, images_BCHW: Tensor, *_: Any) -> Sequence[Any]:
     return activation_statistics(net, images_BCHW)
 
 

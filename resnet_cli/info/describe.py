@@ -1,14 +1,17 @@
 """The description of a network by resnet-info as plain data: layers and counts."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from resnet_cli.analysis.layer_table import depth, layer_table, receptive_field
+from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import locate
+from resnet_cli.data.classes import choose_classes
 from resnet_cli.data.datasets.sizes import known_size
 from resnet_cli.errors import InputError, describe_error
 from resnet_cli.files import expand_home
@@ -46,7 +49,16 @@ def describe(composed: Composed, recorded: Mapping[str, Any] | None = None) -> R
 
 def _describe_chain(node: Node) -> Report:
     chain: ScalarChain = build.instantiate("model", node, {})
-    return {"parameters": count_parameters(chain), "weights": chain.weights.tolist(), "states": chain.states()}
+    return {
+        "parameters": count_parameters(chain),
+        "weights": chain.weights.tolist(),
+        "states": finite_or_none(chain.states()),
+    }
+
+
+def finite_or_none(values: Iterable[Any]) -> list[Any]:
+    """Return the values with None in place of numbers that are not finite, which JSON does not have."""
+    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
 
 
 def _describe_network(node: Node, sizes: tuple[tuple[int, int, int], int]) -> Report:
@@ -78,20 +90,33 @@ def is_chain(node: Node) -> bool:
 def _input_size(composed: Composed, recorded: Mapping[str, Any] | None) -> tuple[tuple[int, int, int], int]:
     """Return `in_size` and the number of classes.
 
-    The first of these that has them: the table of known data sets, the checkpoint of the run unless its data are
-    replaced, the run's record, the data themselves.
+    The first of these that has them: the table of known data sets, with the classes that the config chooses, the
+    checkpoint of the run unless its data are replaced, the run's record, the data themselves.
     """
     node = composed.settings["data"]
+    options = CONFIG_GROUPS["data"].split_keys(node)[1]
+    selection = {key: options[key] for key in ("classes", "merge") if options.get(key)}
     known = known_size(locate(node["_target_"]), node)
     if known is not None:
-        return known
+        return known[0], _count_selected(known[1], **selection)
     if composed.run is not None and not any(key.split(".")[0] in ("data", "experiment") for key in composed.keys):
         sizes = _sizes_of_run(composed, recorded or {})
         if sizes is not None:
             return sizes
     dataset = build.dataset(node)
+    if selection:
+        dataset, _ = choose_classes(dataset, selection.get("classes"), selection.get("merge"))
     dataset.validate()
     return dataset.train.size, len(dataset.class_names)
+
+
+def _count_selected(
+    count: int, classes: Sequence[str | int] | None = None, merge: Mapping[str, Sequence[str | int]] | None = None
+) -> int:
+    """Return how many of `count` classes remain with `data.classes` and `data.merge`."""
+    if classes:
+        return len(classes)
+    return count - sum(map(len, (merge or {}).values())) + len(merge or {})
 
 
 def _sizes_of_run(composed: Composed, recorded: Mapping[str, Any]) -> tuple[tuple[int, int, int], int] | None:

@@ -56,7 +56,10 @@ def _format_layers(report: Report) -> list[str]:
     """Format a row for each layer; for a scalar chain, its weights and states."""
     if "layers" not in report:
         chain = zip(report["weights"], report["states"][1:], strict=True)
-        rows = [[f"w_{i}", f"{weight:g}", f"{state:.6g}"] for i, (weight, state) in enumerate(chain, start=1)]
+        rows = [
+            [f"w_{i}", f"{weight:g}", "not finite" if state is None else f"{state:.6g}"]
+            for i, (weight, state) in enumerate(chain, start=1)
+        ]
         return align_columns(["layer", "weight", f"output (input {report['states'][0]:g})"], rows, left=1)
     rows = [
         [row["name"] or "(itself)", row["kind"], _format_shape(row["out_shape"]), f"{row['parameters']:,}",

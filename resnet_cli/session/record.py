@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from resnet_cli.config.selection import selected_by
-from resnet_cli.config.stored import dump, flat
+from resnet_cli.config.stored import dump_readable, flat
 from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.files import write_atomically
 from resnet_cli.models.inspection import count_parameters
@@ -70,7 +70,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     repositories = find_repositories() if sweep is None else repositories_of_sweep(str(sweep), str(Path.cwd()))
     environment = collect_environment(repositories)
     settings, without_effect = settings_to_store(prepared, before, context.overrides or ())
-    run.create(dump(settings), **_starting_record(prepared, context, before), **environment)
+    run.create(dump_readable(settings), **_starting_record(prepared, context, before), **environment)
     run.write_metrics(prepared.trainer.state.rows)
     write_atomically(run.splits, prepared.loaders.format_splits())
     for name, text in context.files.items():

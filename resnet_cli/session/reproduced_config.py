@@ -1,6 +1,7 @@
 """The config of `reproduce=RUN`: the run's own, with the keys that may differ on another machine."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from resnet_cli.config import stored
@@ -35,7 +36,12 @@ def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> 
             f"resume_force: has no effect on reproduce={run.path}, which takes no other config; leave it out"
         )
     problems: list[str] = []
-    source = read_run(run.path, str(run.path), problems)
+    try:
+        source = read_run(run.path, str(run.path), problems)
+    except OSError as error:
+        file = Path(error.filename or run.record).name
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
+        raise InputError(f"reproduce={run.path}: {file} {reason}, so there is no end to compare with") from None
     if source.status == "finished" and (problems or not source.rows):
         reason = problems[0] if problems else "it has no rows in metrics.jsonl"
         raise InputError(f"reproduce={run.path}: its metrics cannot be used for comparison: {reason}")

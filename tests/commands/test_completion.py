@@ -107,6 +107,26 @@ def test_the_options_of_hydra_exist():
     assert set(TRAIN_FLAGS) <= known
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("resnet-train model=preact2", "preact20\n"),
+        ("resnet-train resum", "resume=\nresume_force=\n"),
+        ("resnet-eval s/opt", "s/optimizer.lr=0.05/\ns/optimizer.lr=0.1/\n"),
+        ("resnet-eval s/optimizer.lr=0.0", "0.05/\n"),
+        ("resnet-eval s/see", "s/seed=0/\n"),
+        ("resnet-train resume=s/optimizer.lr=0.0", "0.05/\n"),
+        ("resnet-train resume=s/see", "s/seed=0/\n"),
+    ],
+)
+def test_bash_gets_what_follows_the_last_break_of_the_word(line, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("optimizer.lr=0.05", "optimizer.lr=0.1", "seed=0"):
+        (tmp_path / "s" / name).mkdir(parents=True)
+    monkeypatch.setenv("COMP_LINE", line)
+    assert answer(["-sc", "query=bash"]) == expected
+
+
 def test_what_is_left_to_hydra():
     assert answer(["-sc", "foo"]) is None
     assert answer(["-sc", "install=tcsh"]) is None

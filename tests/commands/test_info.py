@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from resnet_cli.models.initialisation.data_dependent import initialise_model_fro
 from resnet_cli.session import build
 from resnet_cli.session.trained import open_trained
 from tests.support import tiers
+from tests.support.images import write_class_folders
 from tests.support.runs import tiny
 
 TINY = [option for option in tiny() if not option.startswith(("model=", "trainer."))]
@@ -454,3 +456,45 @@ def test_scalar_chain(described, info):
     out = info("model=scalar_chain", "model.residual=true", "--gradients")[1]
     line = next(line.split() for line in out.splitlines() if " w_4 " in line)
     assert line == ["4", "w_4", "Weight", "1", f"{gradients['residual'][3]:.4g}", "-0.1892"]
+
+    found = described("model=scalar_chain", "model.activation_type=none", "model.weight=1e9", "model.depth=99")
+    assert (found["states"][1], found["states"][-1]) == (1e10, None)
+    rows = described(
+        "model=scalar_chain", "model.activation_type=none", "model.weight=1e9", "model.depth=99", "--gradients"
+    )["gradients"]["plain"]
+    assert rows[0]["gradient"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "classes"),
+    [
+        (["data=cifar10", "data.classes=[cat,dog]"], 2),
+        (["data=cifar10", "data.merge={pet:[cat,dog],vehicle:[truck,automobile,ship]}"], 7),
+        (["data=image_folder", "data.root=images", "data.cache=null", "data.classes=[a,c]"], 2),
+        ([*TINY], 3),
+    ],
+)
+def test_the_classes_are_those_that_the_config_chooses(described, tmp_path, options, classes):
+    write_class_folders(tmp_path / "images", classes=("a", "b", "c"), count=3, size=(8, 8))
+    assert described("model=resnet8", *options)["classes"] == classes
+
+
+def test_gradients_are_of_the_loss_of_the_config(described):
+    node = {"_target_": "resnet_cli.models.CNN", "channels": [4, 4], "pool_every": 2, "hidden_dims": []}
+    net = build.model(node, in_size=(3, 8, 8), num_classes=3, seed=0)
+    images_BCHW, labels_B = first_batch()
+    options = [*TINY, *(f"model.{key}={value}".replace(" ", "") for key, value in node.items()), "--gradients"]
+    for loss, function in (
+        (["loss.label_smoothing=0.3"], partial(F.cross_entropy, label_smoothing=0.3)),
+        (["trainer.label_smoothing=0.3"], partial(F.cross_entropy, label_smoothing=0.3)),
+        (["loss._target_=torch.nn.MultiMarginLoss"], F.multi_margin_loss),
+    ):
+        found = described(*options, *loss)["gradients"]["network"]
+        assert norms(found) == pytest.approx(norms(gradient_flow(net, images_BCHW, labels_B, function)), rel=1e-4)
+
+
+def test_gradients_are_of_the_first_batch_of_the_order(described):
+    options = [*TINY, "model=cnn", "--gradients"]
+    first = described(*options)
+    assert described(*options, "seed=3", "seed.init=0", "seed.order=0", "seed.augment=0") == first
+    assert described(*options, "seed.order=5") != first

@@ -281,3 +281,13 @@ def test_a_run_is_not_planned_again(info, trained_run):
     status, _, err = info(str(trained_run), "plan=good")
     assert status == 2
     assert err == f"error: plan: {trained_run} keeps the plan that it was started with; leave out plan\n"
+
+
+def test_copy_of_a_run_with_a_budget_has_the_budget(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    typed = ["data=digits", "model=resnet8", "trainer.time_budget=1 min"]
+    settings = compose_settings(typed).settings
+    settings["trainer"] |= {"epochs": 93, "steps_per_epoch": 7}  # as the budget chose
+    text = format_experiment("# A run.\n", typed, settings)
+    assert 'time_budget: "1 min"' in text
+    assert "epochs" not in text

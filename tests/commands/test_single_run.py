@@ -3,6 +3,7 @@
 import pytest
 
 import resnet_cli
+from resnet_cli.config import stored
 from resnet_cli.errors import InputError
 from tests.support.runs import record_of, tiny
 
@@ -51,3 +52,21 @@ def test_no_run_starts_in_the_folder_of_a_sweep(train, tmp_path):
         resnet_cli.train([*tiny("seed=2"), "hydra.run.dir=s"])
     assert sorted(tmp_path.rglob("*")) == before
     assert train("-m", "resume=s")[0] == 0
+
+
+def test_a_key_is_taken_away_from_a_resumed_run_too(train, tmp_path):
+    assert train(*tiny("optimizer.weight_decay=0.3", "trainer.epochs=1", "hydra.run.dir=a"))[0] == 0
+    command = ["resume=a", "trainer.epochs=2", "~optimizer.weight_decay"]
+    status, _, err = train(*command)
+    assert status == 2
+    assert err.startswith("error: optimizer.weight_decay: 0.3 -> 0")
+    assert train(*command, "resume_force=true")[0] == 0
+    assert "weight_decay" not in (tmp_path / "a/config.yaml").read_text()
+
+
+def test_a_config_that_could_not_be_read_again_is_refused():
+    with pytest.raises(InputError, match="config: no command could read it again: more than 20,000 values"):
+        stored.dump_readable({"model": {"hidden_dims": [1] * 20_000}})
+    with pytest.raises(InputError, match="bytes, and stored configs have at most 131,072"):
+        stored.dump_readable({"name": "x" * 140_000})
+    assert stored.dump_readable({"model": {"depth": 8}}) == "model:\n  depth: 8\n"

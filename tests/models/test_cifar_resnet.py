@@ -96,7 +96,7 @@ OPTIONS = {
     "spatial_dropout": st.sampled_from([0.0, 0.4]),
     "drop_connect": st.sampled_from([0.0, 0.4]),
     "stochastic_depth": st.sampled_from([0.0, 0.4]),
-    "branch_scale": st.sampled_from([None, 0.0, 0.5]),
+    "branch_scale": st.sampled_from([None, 0, 0.0, 0.5]),
     "se_ratio": st.sampled_from([None, 4, 64]),
     "init": st.sampled_from(["default", "he", "xavier", "orthogonal", "fixup", "zero_gamma"]),
 }

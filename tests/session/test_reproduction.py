@@ -331,3 +331,9 @@ def test_python_raises_what_the_command_prints(source, tmp_path, monkeypatch):
     edit_rows(source, val_loss=9.0)
     with pytest.raises(NotIdenticalError, match="not identical to a: metrics from epoch 1 on"):
         resnet_cli.train(["reproduce=a", "hydra.run.dir=b"])
+
+
+def test_a_run_without_a_record_cannot_be_reproduced(train, source, tmp_path):
+    (source / "run.json").unlink()
+    status, _, err = train("reproduce=a", "hydra.run.dir=b")
+    assert (status, err) == (2, "error: reproduce=a: run.json is missing, so there is no end to compare with\n")

@@ -25,7 +25,7 @@ class ScalarMultiplier(nn.Module):
 
     def __init__(self, start: float = 1.0) -> None:
         super().__init__()
-        self.scalar = nn.Parameter(torch.full((1,), start))
+        self.scalar = nn.Parameter(torch.full((1,), float(start)))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map `[B, ...]` to the same shape."""

@@ -1,7 +1,9 @@
 """Names of a sweep's folder and of the folders of its jobs, as Hydra asks for them."""
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -11,13 +13,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from resnet_cli.config.paths import is_path_key
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 from resnet_cli.hydra_app.run_name import run_name
 from resnet_cli.runs.names import job_folder_name
 from resnet_cli.sweeps.folder import SweepDir
+from resnet_cli.sweeps.placement import NOT_IDENTIFYING_KEYS, is_identifying
 
 KEYS_NOT_IN_NAMES = {"resume", "resume_force", "verify_resume", "logger", "sweep"}  # they only control or watch a job
+# Keys that may change when a job is resumed, but whose values decide what it is trained on or what is measured: the
+# paths of images, splits and initial weights, which may be spelt in several ways, and `trainer.test_tta`.
+KEYS_OF_PATHS = {key for key in NOT_IDENTIFYING_KEYS if is_path_key(key)} - {"data.cache"}
+KEYS_OF_RESULTS = {"trainer.test_tta"}
 RESOLVER = "${job_folder:''"  # the start of `hydra.sweep.subdir` before the swept keys are known
 
 
@@ -54,7 +62,8 @@ def job_folder(swept: str = "", *renamed: str) -> str:
     """Return the folder name of a sweep's job: its overrides, except those that only control or watch it.
 
     The overrides that differ between jobs come first, since long names are cut. A job that the sweep has already, from
-    a command that swept other keys or from an earlier version, keeps its name.
+    a command that swept other keys, from one with other values of keys that do not identify jobs, or from an earlier
+    version, keeps its name.
 
     Args:
         swept: Keys that differ between the jobs, separated by commas.
@@ -64,7 +73,8 @@ def job_folder(swept: str = "", *renamed: str) -> str:
     names = dict(zip(override_keys(renamed), renamed, strict=True))
     overrides = task_overrides(HydraConfig.get())
     words = _naming_words(overrides, names)
-    first = [word for word in words if override_keys([word])[0] in swept.split(",")]
+    swept_keys = tuple(swept.split(","))
+    first = [word for word in words if override_keys([word])[0] in swept_keys]
     name, typed_order = (
         job_folder_name([*first, *(word for word in words if word not in first)]),
         job_folder_name(words),
@@ -74,12 +84,16 @@ def job_folder(swept: str = "", *renamed: str) -> str:
         status = record.stat()
     except OSError:  # a new sweep
         return name
-    known = _known_jobs(record.parent, (status.st_mtime_ns, status.st_size, status.st_ino), renamed)
+    stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+    known = _known_jobs(record.parent, stamp, renamed, swept_keys)
     if name in known.folders:
         return name
     if typed_order in known.folders:
         return typed_order
-    return known.by_words.get(_identifying_words(overrides, names), name)
+    identifying = _identifying_words(overrides, names)
+    if identifying in known.by_words or not _is_swept_as_told(swept):
+        return known.by_words.get(identifying, name)
+    return known.by_lasting_words.get(_lasting_words(identifying, swept_keys, known.base), name)
 
 
 def sweep_name(_root_: DictConfig) -> str:
@@ -113,23 +127,75 @@ def _identifying_words(overrides: Sequence[str], names: Mapping[str, str]) -> fr
     )
 
 
+def _is_swept_as_told(swept: str) -> bool:
+    """Return whether the jobs of this command differ in the keys `swept` at most.
+
+    A subdirectory that the user has named otherwise does not say what is swept.
+    """
+    sweep = OmegaConf.to_container(HydraConfig.get().sweep, resolve=False)
+    assert isinstance(sweep, dict)
+    return bool(swept) or str(sweep["subdir"]).startswith(RESOLVER)
+
+
+def _lasting_words(words: Collection[str], swept: Collection[str], base: str | None) -> frozenset[str]:
+    """Return the overrides of a job that stay the same when it is resumed.
+
+    Args:
+        words: What `_identifying_words` returned.
+        swept: Keys that differ between the jobs of the present command, whose overrides are kept as they are.
+        base: The working folder of the sweep's commands.
+    """
+    found = set()
+    for word in words:
+        [key] = override_keys([word])
+        if key in swept or key in KEYS_OF_RESULTS or is_identifying(key):
+            found.add(word)
+        elif key in KEYS_OF_PATHS:
+            found.add(f"{key}={_normal_path(word.partition('=')[2], base)}")
+    return frozenset(found)
+
+
+def _normal_path(value: str, base: str | None) -> str:
+    """Return one spelling of a path: without a slash at its end, and relative if it is inside `base`."""
+    path = Path(value.strip("\"'"))
+    with suppress(RuntimeError):  # `~name` of a user who does not exist
+        path = path.expanduser()
+    path = Path(os.path.normpath(path))
+    return str(path.relative_to(base) if base is not None and path.is_relative_to(base) else path)
+
+
 @dataclass(frozen=True)
 class _KnownJobs:
-    """The folders of the jobs that a sweep has already; for each set of identifying overrides the first of them."""
+    """The jobs that a sweep has already.
+
+    Args:
+        folders: The names of their folders.
+        by_words: For each set of identifying overrides the first of these folders.
+        by_lasting_words: The folder for each set of lasting overrides that only one of `by_words` has.
+        base: The working folder of the sweep's commands, if all had the same.
+    """
 
     folders: frozenset[str] = frozenset()
     by_words: Mapping[frozenset[str], str] = field(default_factory=dict)
+    by_lasting_words: Mapping[frozenset[str], str] = field(default_factory=dict)
+    base: str | None = None
 
 
 @lru_cache(maxsize=4)
-def _known_jobs(sweep: Path, stamp: tuple[int, ...], renamed: tuple[str, ...]) -> _KnownJobs:
+def _known_jobs(sweep: Path, stamp: tuple[int, ...], renamed: tuple[str, ...], swept: tuple[str, ...]) -> _KnownJobs:
     """Return the jobs that a sweep's folder has, read again after its record has changed: each job asks for them."""
     try:
-        jobs = SweepDir(sweep).job_overrides()
+        jobs, commands = SweepDir(sweep).job_overrides(), SweepDir(sweep).commands()
     except InputError:  # opening the folder reports it
         return _KnownJobs()
     names = dict(zip(override_keys(renamed), renamed, strict=True))
     by_words: dict[frozenset[str], str] = {}
     for folder, overrides in jobs.items():
         by_words.setdefault(_identifying_words(overrides, names), folder)
-    return _KnownJobs(frozenset(jobs), by_words)
+    bases = {command.folders[:1] for command in commands}
+    base = next(iter(bases.pop()), None) if len(bases) == 1 else None
+    by_lasting: dict[frozenset[str], list[str]] = {}
+    for words, folder in by_words.items():
+        by_lasting.setdefault(_lasting_words(words, swept, base), []).append(folder)
+    unique = {words: folders[0] for words, folders in by_lasting.items() if len(folders) == 1}
+    return _KnownJobs(frozenset(jobs), by_words, unique, base)

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from resnet_cli.hydra_app.compat import register_resolver
 from resnet_cli.runs.names import job_folder_name
-from resnet_cli.sweeps.folder import SweepDir
+from resnet_cli.sweeps.folder import SweepCommand, SweepDir
 from resnet_cli.sweeps.job_names import job_folder, original_names
 from tests.support.runs import record_of, tiny
 
@@ -88,3 +88,51 @@ def test_a_changed_value_still_names_the_jobs(train, own_net, tmp_path):
     status, out, err = train("-m", "resume=s", "name=other")
     assert (status, out.count("already finished"), err) == (0, 1, "")
     assert folders(tmp_path / "s") == before
+
+
+@pytest.mark.slow
+def test_keys_that_do_not_identify_jobs_find_those_of_former_commands(train, own_net, tmp_path):
+    command = ["-m", *own_net, "seed=0,1", "hydra.sweep.dir=s"]
+    assert train(*command)[0] == 0
+    before = folders(tmp_path / "s")
+    for others in (
+        ["trainer.on_oom=halve", "data.workers=0", "trainer.device=cpu"],
+        ["trainer.checkpoint_every=5"],
+        [],
+    ):
+        status, out, err = train(*command, *others)
+        assert (status, out.count("already finished"), err) == (0, 2, "")
+    assert folders(tmp_path / "s") == before == sorted(SweepDir(tmp_path / "s").job_overrides())
+
+
+FORMER = ["model=resnet20", "data.root=photos", "seed=0"]
+
+
+@pytest.mark.parametrize(
+    ("former", "words", "swept", "is_known"),
+    [
+        ([FORMER], [*FORMER, "trainer.on_oom=halve"], "seed", True),
+        ([FORMER], [*FORMER, "trainer.on_oom=halve"], "", True),
+        ([FORMER], ["model=resnet20", "data.root=photos/", "seed=0"], "seed", True),
+        ([FORMER], ["model=resnet20", "data.root={here}/photos", "seed=0"], "seed", True),
+        ([FORMER], ["model=resnet20", "data.root=others", "seed=0"], "seed", False),
+        ([FORMER], [*FORMER, "init_from=runs/a"], "seed", False),
+        ([FORMER], [*FORMER, "trainer.test_tta=true"], "seed", False),
+        ([FORMER], [*FORMER, "trainer.epochs=9"], "seed", False),
+        ([FORMER], [*FORMER, "data.workers=2"], "data.workers", False),
+        ([[*FORMER, "data.workers=2"]], [*FORMER, "data.workers=2", "trainer.on_oom=halve"], "data.workers", True),
+        ([[*FORMER, "data.workers=0"], [*FORMER, "data.workers=2"]], [*FORMER, "trainer.on_oom=halve"], "seed", False),
+    ],
+)
+def test_a_job_is_known_by_what_identifies_it(tmp_path, monkeypatch, former, words, swept, is_known):
+    monkeypatch.chdir(tmp_path)
+    sweep = SweepDir(tmp_path / "s")
+    sweep.path.mkdir()
+    sweep.add_command(SweepCommand(("-m",)), {f"job {number}": own for number, own in enumerate(former)})
+    config = OmegaConf.create({"sweep": {"dir": "s", "subdir": "${job_folder:''}"}})
+    words = [word.replace("{here}", str(tmp_path)) for word in words]
+    monkeypatch.setattr("resnet_cli.sweeps.job_names.HydraConfig.get", lambda: config)
+    monkeypatch.setattr("resnet_cli.sweeps.job_names.task_overrides", lambda hydra: words)
+    assert (job_folder(swept) == "job 0") is is_known
+    config.sweep.subdir = "mine-${job_folder:''}"
+    assert (job_folder(swept) == "job 0") is (is_known and swept != "")

@@ -17,6 +17,7 @@ from resnet_cli.config.run_length import BUDGET, CHOSEN, EPOCHS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.config.values import format_value
+from resnet_cli.report.places import unify_spellings
 from resnet_cli.report.runs import natural_sort_key
 from resnet_cli.runs.reading import Run
 
@@ -94,9 +95,10 @@ def comparable_settings(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
     """Return the settings of each run that can change its result, the seed included, by run folder.
 
     A key that only some of the runs have gets its default in the others: it is an option that was added after they
-    were made.
+    were made. Paths to the same place have the same spelling.
     """
     settings = {run.folder: _result_settings(run) for run in runs}
+    unify_spellings(settings, runs)
     for run_settings in settings.values():
         run_settings.setdefault("loss._target_", DEFAULT_LOSS["_target_"])
     keys = dict.fromkeys(key for run_settings in settings.values() for key in run_settings)

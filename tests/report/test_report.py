@@ -154,6 +154,41 @@ def test_own_images_from_another_place_are_other_data(tmp_path, name, others, ke
     assert len(tables_of(tmp_path)) == 2
 
 
+def recorded(tmp_path, **values):
+    """The field `paths` of a record, of paths that were typed in `tmp_path`."""
+    return {
+        key.replace("__", "."): {"value": typed, "absolute": str(tmp_path / typed)} for key, typed in values.items()
+    }
+
+
+def test_another_spelling_of_a_path_is_the_same_data(tmp_path):
+    own = ["data._target_=resnet_cli.data.image_folder"]
+    for seed, typed in enumerate(("photos", "photos/", f"{tmp_path}/photos", "./photos")):
+        paths = recorded(tmp_path, data__root=typed) if seed < 3 else {}  # former versions recorded none
+        write_run(tmp_path / f"{seed}", *own, f"seed={seed}", f"data.root={typed}", "teacher=runs/a", paths=paths)
+    (group,) = tables_of(tmp_path)[0].groups
+    assert len(group.averaged) == 4
+    write_run(tmp_path / "other", *own, "data.root=others", "teacher=runs/a/")
+    found = report.read_runs([tmp_path])
+    tables = report.build_tables(found.runs)
+    assert [len(table.groups[0].runs) for table in tables] == [4, 1]
+    assert "data.root=photos" in tables[0].protocol
+    assert "data.root=others" in tables[1].protocol
+
+
+def test_lists_of_paths_are_the_same_if_all_items_are(tmp_path):
+    own = ["data._target_=resnet_cli.data.webdataset"]
+    paths = recorded(tmp_path, data__shards__0="a", data__shards__1="b")
+    write_run(tmp_path / "1", *own, "data.shards=[a,b]", paths=paths)
+    write_run(tmp_path / "2", *own, "seed=1", f"data.shards=[./a,{tmp_path}/b]", paths={
+        "data.shards.0": {"value": "./a", "absolute": str(tmp_path / "a")},
+        "data.shards.1": {"value": str(tmp_path / "b"), "absolute": str(tmp_path / "b")},
+    })  # fmt: skip
+    assert len(tables_of(tmp_path)) == 1
+    write_run(tmp_path / "3", *own, "data.shards=[a,c]", paths=recorded(tmp_path, data__shards__0="a"))
+    assert len(tables_of(tmp_path)) == 2
+
+
 def test_runs_of_several_processes_are_noted(tmp_path):
     write_run(tmp_path / "a", "seed=0")
     write_run(tmp_path / "b", "seed=1", "trainer.processes=8", processes=8)

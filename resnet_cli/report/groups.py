@@ -22,12 +22,10 @@ from resnet_cli.report.keys import (
     varying_columns,
 )
 from resnet_cli.report.measures import Statistics
+from resnet_cli.report.protocols import Protocol, differing_keys, protocols_of
 from resnet_cli.report.summary import averaged_keys, format_pairs, requested_columns, short_names, summarise
 from resnet_cli.runs.reading import STATUSES, Run
 
-# Keys of `data` that change how images are fed but not which: results with other values can be compared.
-INPUT_PIPELINE_KEYS = ("data.batch_size", "data.drop_last", "data.sampler", "data.augment")
-EVALUATION_KEYS = ("trainer.max_batches",)  # it shortens validation and test too
 # Keys over whose values results are averaged, whatever else is asked for.
 REPETITIONS = ("seed", "seed_init", "seed_order", "seed_augment", "data.fold")
 MAX_TITLE_KEYS = 8  # keys in the title of a table that distinguish it from others
@@ -37,9 +35,6 @@ DESCRIBED = {
     "trainer.max_batches", "data._target_", "data.train_size", "weights", "chosen by", "validation images",
     "test images",
 }  # fmt: skip
-
-Protocol = tuple[tuple[str, Any], ...]
-"""Under what conditions a run was measured: (key or property, value) pairs."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +129,8 @@ def build_tables(
         InputError: A key of `over` or `columns` is in no config.
     """
     over = [key for key in over if key in REPETITIONS] + averaged_keys(runs, [k for k in over if k not in REPETITIONS])
-    protocols = _protocols(runs, over)
-    differing = _differing_keys(protocols.values())
+    protocols = protocols_of(runs, over)
+    differing = differing_keys(protocols.values())
     every_column = varying_columns(runs, () if single else tuple(over))
     varying = [column for column in every_column if column.name not in differing]
     runs_of: dict[Protocol, list[Run]] = {}
@@ -150,57 +145,6 @@ def build_tables(
         for protocol, own in runs_of.items()
     ]
     return sorted(tables, key=lambda table: -sum(len(group.runs) for group in table.groups))
-
-
-def _protocols(runs: Sequence[Run], over: Collection[str]) -> dict[Path, Protocol]:
-    """Return the protocol of each run by its folder: the data it was measured on, and how its weights were chosen.
-
-    What an unfinished run would have recorded at its end is unknown; it gets the protocol of a finished run with the
-    same settings, if there is one (of several, the last).
-    """
-    configured = {folder: _configured_protocol(own, over) for folder, own in comparable_settings(runs).items()}
-    finished = {
-        configured[run.folder]: configured[run.folder] + _recorded_protocol(run)
-        for run in runs
-        if run.status == "finished"
-    }
-    protocols: dict[Path, Protocol] = {}
-    for run in runs:
-        own = configured[run.folder]
-        is_finished = run.status == "finished"
-        protocols[run.folder] = own + _recorded_protocol(run) if is_finished else finished.get(own, own)
-    return protocols
-
-
-def _configured_protocol(settings: Mapping[str, Any], over: Collection[str]) -> Protocol:
-    return tuple(
-        sorted(
-            (key, comparison_key(value))
-            for key, value in settings.items()
-            if (key.startswith("data.") and not key.startswith(INPUT_PIPELINE_KEYS)) or key in EVALUATION_KEYS
-            if key not in over
-        )
-    )
-
-
-def _recorded_protocol(run: Run) -> Protocol:
-    selection, test = run.record.get("selection"), run.record.get("test")
-    selection = selection if isinstance(selection, dict) else {}
-    samples = test.get("samples") if isinstance(test, dict) else None
-    val_samples = None if run.settings.get("data.folds") else selection.get("val_samples")  # folds differ by one image
-    return (
-        ("weights", comparison_key(selection.get("weights"))),
-        ("chosen by", comparison_key(selection.get("by"))),
-        ("validation images", comparison_key(val_samples)),
-        ("test images", comparison_key(samples)),
-    )
-
-
-def _differing_keys(protocols: Collection[Protocol]) -> set[str]:
-    """Return the keys in which protocols differ."""
-    mappings = [dict(protocol) for protocol in protocols]
-    keys = {key for mapping in mappings for key in mapping}
-    return {key for key in keys if len({comparison_key(mapping.get(key)) for mapping in mappings}) > 1}
 
 
 def _build_table(

@@ -189,6 +189,24 @@ def test_lists_of_paths_are_the_same_if_all_items_are(tmp_path):
     assert len(tables_of(tmp_path)) == 2
 
 
+@pytest.mark.parametrize(
+    ("change", "count"), [("data.split_seed=1", "val"), ("data.val_fraction=0.2", "val"), ("data.splits=b.csv", "both")]
+)
+def test_counts_that_follow_from_an_averaged_key_are_no_protocols(tmp_path, change, count):
+    selection = {"weights": "best epoch", "by": "val_accuracy", "val_samples": 139}
+    test = {"accuracy": 89.0, "samples": 351} if count == "both" else 89.0
+    key = change.partition("=")[0]
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", change, selection=selection, test=test)
+    assert len(tables_of(tmp_path)) == 2
+    (table,) = tables_of(tmp_path, over=[*report.REPETITIONS, key])
+    assert len(table.groups[0].averaged) == 2
+    assert "144 validation" not in table.protocol
+    assert ("355 test images" in table.protocol) is (count == "val")
+    write_run(tmp_path / "b", change, selection={**selection, "weights": "last epoch"}, test=test)
+    assert len(tables_of(tmp_path, over=[*report.REPETITIONS, key])) == 2
+
+
 def test_runs_of_several_processes_are_noted(tmp_path):
     write_run(tmp_path / "a", "seed=0")
     write_run(tmp_path / "b", "seed=1", "trainer.processes=8", processes=8)

@@ -9,7 +9,8 @@ from resnet_cli.runs.reading import Run
 
 # Keys of `data` that change what is trained on, or how, but not what is measured: results can be compared.
 TRAINING_KEYS = (
-    "data.batch_size", "data.drop_last", "data.sampler", "data.augment",
+    "data.batch_size", "data.drop_last", "data.sampler", "data.augment", "data.label_noise", "data.shuffle_buffer",
+    "data.lanes",
 )  # fmt: skip
 EVALUATION_KEYS = ("trainer.max_batches",)  # it shortens validation and test too
 VALIDATION_KEYS = {"data.split_seed", "data.val_fraction", "data.folds", "data.train_size"}  # test images are the same

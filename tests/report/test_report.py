@@ -189,6 +189,15 @@ def test_lists_of_paths_are_the_same_if_all_items_are(tmp_path):
     assert len(tables_of(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("change", ["data.label_noise=0.3", "data.shuffle_buffer=9", "data.lanes=2"])
+def test_what_changes_training_alone_is_a_column(tmp_path, change):
+    key, _, value = change.partition("=")
+    write_run(tmp_path / "a", f"{key}=0")
+    write_run(tmp_path / "b", change)
+    (table,) = tables_of(tmp_path)
+    assert (table.columns, [str(group.values[key]) for group in table.groups]) == ([key], ["0", value])
+
+
 @pytest.mark.parametrize(
     ("change", "count"), [("data.split_seed=1", "val"), ("data.val_fraction=0.2", "val"), ("data.splits=b.csv", "both")]
 )

@@ -27,7 +27,7 @@ from resnet_cli.hydra_app.option_files import file_keys, keys_of_files, require_
 from resnet_cli.hydra_app.overrides import has_fixed_folder, hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.run_name import model_name, register_resolvers
 from resnet_cli.hydra_app.search_path import user_configs
-from resnet_cli.hydra_app.single_run import swept_keys
+from resnet_cli.hydra_app.single_run import param_overrides, swept_keys
 from resnet_cli.runs.folder import RunDir, find_run, find_run_of
 from resnet_cli.runs.names import quote_override
 from resnet_cli.session.paths import located_settings, recorded_paths
@@ -145,6 +145,7 @@ class Composed:
         is_run_dir_fixed: That folder has neither the time nor random letters in its name.
         swept: Keys that its experiment sweeps over; see `swept_keys`.
         sweep_dir: Folder of a sweep of this config; None if it is a new one each time.
+        params: Overrides of a sweep in its experiment, such as `model.depth=8,20`.
     """
 
     settings: Settings
@@ -158,6 +159,7 @@ class Composed:
     is_run_dir_fixed: bool
     swept: tuple[str, ...] = ()
     sweep_dir: str | None = None
+    params: tuple[str, ...] = ()
 
 
 def compose_settings(
@@ -196,7 +198,7 @@ def compose_settings(
             in_files = keys_of_files(composed.hydra)
             run_dir = str(OmegaConf.select(composed, "hydra.run.dir"))
             is_fixed = has_fixed_folder(composed)
-            swept = swept_keys(composed, given)
+            swept, params = swept_keys(composed, given), tuple(param_overrides(composed))
             is_same_sweep = has_fixed_folder(composed, "sweep")
             sweep_dir = str(OmegaConf.select(composed, "hydra.sweep.dir")) if is_same_sweep else None
     finally:
@@ -209,7 +211,7 @@ def compose_settings(
     name = str(settings["name"]) if of_run else model_name(composed.hydra, str(settings["model"]["_target_"]))
     run = runs[0] if runs else None
     return Composed(
-        settings, keys, in_files, choices, name, run, tuple(given), run_dir, is_fixed, swept, sweep_dir
+        settings, keys, in_files, choices, name, run, tuple(given), run_dir, is_fixed, swept, sweep_dir, params
     )  # fmt: skip
 
 

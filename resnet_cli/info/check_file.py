@@ -1,7 +1,8 @@
 """Check a YAML file of a config without running anything."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,15 +16,17 @@ from resnet_cli.config.suggestions import similar_file
 from resnet_cli.config.yaml_errors import YAML_ERRORS, describe_yaml_error, display_path
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
-from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.hydra_app.compose import Composed, compose_settings
 from resnet_cli.hydra_app.errors import as_user_error
+from resnet_cli.info.check_sweep import check_sweep
 
 
 def check_file(name: str, items: list[str], config_dir: str | None) -> str:
     """Check a file and return what it is: an option, such as `model=mine`, or a whole config.
 
     A file in a folder that is named as a group is an option of it, as is a file elsewhere whose `_target_` or
-    `# @package _global_` says so; it is composed with the defaults of the other groups.
+    `# @package _global_` says so; it is composed with the defaults of the other groups. If it is an experiment that
+    sweeps, so are jobs of the sweep.
 
     Args:
         name: The path.
@@ -53,7 +56,8 @@ def check_file(name: str, items: list[str], config_dir: str | None) -> str:
             (folder / group).mkdir(parents=True)
             shutil.copy(path, folder / group / path.name)
         try:
-            _compose([f"{group}={path.stem}", *items], str(folder), config_dir)
+            compose = partial(_compose, [f"{group}={path.stem}", *items], str(folder), config_dir)
+            check_sweep(compose([]), compose, path)
         except InputError as error:
             own = str(folder / group / path.name)
             raise InputError(*(str(problem).replace(own, display_path(path)) for problem in error.problems)) from None
@@ -66,10 +70,10 @@ def _is_whole(content: Mapping[str, Any]) -> bool:
     return "defaults" not in content and all(isinstance(node, Mapping) and "_target_" in node for node in nodes)
 
 
-def _compose(items: list[str], folder: str, config_dir: str | None) -> None:
+def _compose(items: list[str], folder: str, config_dir: str | None, further: Sequence[str]) -> Composed:
     search = [] if config_dir is None else [f"hydra.searchpath=[{config_dir}]"]
     try:
-        compose_settings([*items, *search], config_dir=folder)
+        return compose_settings([*items, *further, *search], config_dir=folder)
     except Exception as error:
         user_error = as_user_error(error)
         if not isinstance(user_error, InputError):

@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli.hydra_app.overrides import has_fixed_folder, override_keys
+from resnet_cli.hydra_app.single_run import param_overrides
 from resnet_cli.runs.names import name_beside, quote_override
 
 SEARCH_TARGET = "hydra_plugins.resnet_cli.OptunaSearch"
@@ -28,11 +29,6 @@ def is_serial(config: DictConfig) -> bool:
 def runs_on_this_machine(config: DictConfig) -> bool:
     """Return whether jobs are known to use the devices of this machine."""
     return str(config.hydra.launcher._target_).endswith(("BasicLauncher", "JoblibLauncher"))
-
-
-def param_overrides(config: DictConfig) -> list[str]:
-    """Return the overrides in `hydra.sweeper.params`, which an experiment may set."""
-    return [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
 
 
 def sweep_overrides(config: DictConfig) -> list[str]:

@@ -216,6 +216,36 @@ def test_check_reports_every_problem(info, tmp_path, name, text, problems):
         assert any(line.startswith(f"error: {problem}") for line in err.splitlines()), err
 
 
+SWEEP = "# @package _global_\nmodel: {}\nseed: 1\nhydra:\n  sweeper:\n    params:\n"
+HERE = "conf/experiment/mine.yaml"
+
+
+@pytest.mark.parametrize(
+    ("params", "problems"),
+    [
+        ({"model.depth": "8,20", "+model": "resnet20,plain20", "++seed": "range(30)"}, []),
+        ({"model.dept": "8,20"}, [f"{HERE}:7: model.dept: unknown key; did you mean model.depth?"]),
+        ({"seed": "0,1", "model.depth": "8,x,y"}, [f"{HERE}:8: model.depth: {x} is not allowed" for x in "xy"]),
+        ({"seed": "0,1", "model": "resnet20,resnet21"}, [f"{HERE}:8: model=resnet21: no such option"]),
+        ({"optimizer.lr": "interval(-1, 0.1)", "seed": "0,1"}, [f"{HERE}:7: optimizer.lr: -1.0 is not allowed"]),
+        ({"seed": "range(0)"}, [f"{HERE}:7: seed=range(0): has no value"]),
+        ({"seed": "1,,2"}, [f"{HERE}:7: seed=1,,2: not key=value"]),
+        ({"model": "glob(resnet*)"}, []),
+    ],
+)
+def test_check_of_an_experiment_that_sweeps(info, tmp_path, params, problems):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / HERE).write_text(SWEEP + "".join(f"      {key}: {value}\n" for key, value in params.items()))
+    status, _, err = info("--check", HERE)
+    assert (status, len(err.splitlines())) == (2 if problems else 0, len(problems)), err
+    for problem in problems:
+        assert any(line.startswith(f"error: {problem}") for line in err.splitlines()), err
+    if problems:
+        assert info("--check", HERE, "seed=3", "model=resnet20", "model.depth=8", "optimizer.lr=0.1")[0] == (
+            2 if "model.dept" in params else 0
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -15,11 +15,11 @@ from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
 from resnet_cli.config.selection import select_by_of, selected_score
 from resnet_cli.errors import InputError, JobFailedError
 from resnet_cli.hydra_app.errors import print_error
+from resnet_cli.hydra_app.single_run import param_overrides
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps.elsewhere import unfinished_elsewhere
 from resnet_cli.sweeps.folder import SweepDir
-from resnet_cli.sweeps.hydra_config import param_overrides
 from resnet_cli.sweeps.hydra_internals import job_error
 from resnet_cli.sweeps.job_validation import plan_job
 from resnet_cli.sweeps.launch import active_launch

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hydra.conf import HydraConf
@@ -33,7 +33,7 @@ class OptionFile:
         path: The file.
         content: Its content without the defaults list.
         chosen: The groups whose options its defaults list chooses, with these options.
-        bases: The options of its own group that its defaults list builds on.
+        bases: The options of its own group that its defaults list builds on, such as `paper/base`.
     """
 
     path: Path
@@ -120,7 +120,7 @@ def _files(
     """Yield the file of an option, then those of the options that it builds on, last first."""
     folders = [Path(source.path) for source in config.runtime.config_sources if source.schema == "file"]
     path = next((file for folder in folders if (file := folder / group / f"{option}.yaml").is_file()), None)
-    found = None if path is None else _read(path, path.stat().st_mtime_ns)
+    found = None if path is None else _read(path, path.stat().st_mtime_ns, group, option)
     if found is None or option in above:
         return
     yield found
@@ -129,32 +129,45 @@ def _files(
 
 
 @lru_cache(maxsize=256)
-def _read(path: Path, changed_at: int) -> OptionFile | None:
-    """Read a file, or return it from the cache while it is unchanged; None if it is not a mapping."""
+def _read(path: Path, changed_at: int, group: str, own_option: str) -> OptionFile | None:
+    """Read the file of an option, or return it from the cache while it is unchanged; None if it is not a mapping."""
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     if not isinstance(content, dict):
         return None
     chosen: dict[str, str] = {}
     bases: list[str] = []
-    for group, option in filter(None, map(_chosen_option, content.get("defaults") or [])):
-        if group in ("", path.parent.name):
-            bases.append(option)
+    folder = PurePosixPath("/", group, own_option).parent
+    for of_group, option in filter(None, (_chosen_option(item, folder) for item in content.get("defaults") or [])):
+        place = PurePosixPath(of_group, option)
+        if place.is_relative_to(f"/{group}"):
+            bases.append(str(place.relative_to(f"/{group}")))
         else:
-            chosen[group] = option
+            chosen[_name_of_group(of_group)] = option
     own = {str(key): value for key, value in content.items() if key != "defaults"}
     return OptionFile(path, own, chosen, tuple(bases))
 
 
-def _chosen_option(item: object) -> tuple[str, str] | None:
+def _chosen_option(item: object, folder: PurePosixPath) -> tuple[PurePosixPath, str] | None:
     """Return the group and the option that an item of a defaults list chooses; None if it chooses no option.
 
-    An empty group is that of the file. Both `override /model: resnet20` and `/model/resnet20@_global_.model` choose
-    the option resnet20 of the group model.
+    Both `override /model: resnet20` and `/model/resnet20@_global_.model` choose the option resnet20 of the group
+    `/model`. Without a slash at the start, groups are looked for in the folder of the file, as Hydra does.
+
+    Args:
+        item: The item.
+        folder: The folder of the file, from the folder of all groups: `/experiment`, or `/experiment/paper`.
     """
     if isinstance(item, dict):
         key, option = next(iter(item.items()))
         group = KEYWORDS.sub("", str(key)).partition("@")[0]
     else:
-        group, _, option = KEYWORDS.sub("", str(item)).partition("@")[0].rpartition("/")
+        place = PurePosixPath(KEYWORDS.sub("", str(item)).partition("@")[0])
+        group, option = str(place.parent), place.name
     is_option = isinstance(option, str) and option not in ("_self_", "")
-    return (group.rpartition("/")[2], option) if is_option else None
+    return (folder / group, option) if is_option else None
+
+
+def _name_of_group(group: PurePosixPath) -> str:
+    """Return the name of a group: `model` for `/model` and the folders in it, `launcher` for `/hydra/launcher`."""
+    names = group.parts[1:]
+    return names[0] if names and names[0] in CONFIG_GROUPS else group.name

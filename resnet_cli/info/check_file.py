@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from resnet_cli.config import stored, trust, validation
-from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.paths import CONFIG_FOLDER, config_folders
 from resnet_cli.config.presets import HYDRA_GROUPS
 from resnet_cli.config.suggestions import similar_file
 from resnet_cli.config.yaml_errors import YAML_ERRORS, describe_yaml_error, display_path
@@ -18,15 +18,16 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.compose import Composed, compose_settings
 from resnet_cli.hydra_app.errors import as_user_error
+from resnet_cli.hydra_app.overrides import CONFIG_DIR
 from resnet_cli.info.check_sweep import check_sweep
 
 
 def check_file(name: str, items: list[str], config_dir: str | None) -> str:
     """Check a file and return what it is: an option, such as `model=mine`, or a whole config.
 
-    A file in a folder that is named as a group is an option of it, as is a file elsewhere whose `_target_` or
-    `# @package _global_` says so; it is composed with the defaults of the other groups. If it is an experiment that
-    sweeps, so are jobs of the sweep.
+    A file in a folder that is named as a group, or in a folder inside that of a group, is an option of it, as is a file
+    elsewhere whose `_target_` or `# @package _global_` says so; it is composed with the defaults of the other groups.
+    If it is an experiment that sweeps, so are jobs of the sweep.
 
     Args:
         name: The path.
@@ -48,20 +49,21 @@ def check_file(name: str, items: list[str], config_dir: str | None) -> str:
             trust.check_names(settings, {})
         validation.check(settings)
         return "a whole config"
-    group = _group_of_folder(path) or _group_of_content(path, content)
+    folder, group = _folder_and_group(path, config_dir) or (None, _group_of_content(path, content))
+    option = path.stem if folder is None else path.absolute().relative_to(folder).with_suffix("").as_posix()
     with TemporaryDirectory(prefix="resnet-cli-check-") as temporary:
-        folder = path.absolute().parents[len(group.split("/"))]
-        if _group_of_folder(path) is None:
-            folder = Path(temporary)
-            (folder / group).mkdir(parents=True)
-            shutil.copy(path, folder / group / path.name)
+        if folder is None:
+            folder = Path(temporary, group)
+            folder.mkdir(parents=True)
+            shutil.copy(path, folder / path.name)
         try:
-            compose = partial(_compose, [f"{group}={path.stem}", *items], str(folder), config_dir)
+            root = str(folder.parents[group.count("/")])
+            compose = partial(_compose, [f"{group}={option}", *items], root, config_dir)
             check_sweep(compose([]), compose, path)
         except InputError as error:
-            own = str(folder / group / path.name)
+            own = str(folder / f"{option}.yaml")
             raise InputError(*(str(problem).replace(own, display_path(path)) for problem in error.problems)) from None
-    return f"{group}={path.stem}"
+    return f"{group}={option}"
 
 
 def _is_whole(content: Mapping[str, Any]) -> bool:
@@ -93,11 +95,25 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _group_of_folder(path: Path) -> str | None:
-    parts = path.absolute().parts
-    for group in (*HYDRA_GROUPS, *(folder.name for folder in CONFIG_FOLDER.iterdir() if folder.is_dir())):
-        depth = len(group.split("/"))
-        if parts[-1 - depth : -1] == tuple(group.split("/")):
+def _folder_and_group(path: Path, config_dir: str | None) -> tuple[Path, str] | None:
+    """Return the folder of the group that a file is in, with the group; None if it is in none.
+
+    It is the folder of the file if that is named as a group, else one above it in a known folder of groups.
+    """
+    known = {root.resolve() for root in config_folders([] if config_dir is None else [CONFIG_DIR, config_dir])}
+    for folder in path.absolute().parents:
+        group = _group_of_folder(folder)
+        is_own = folder == path.absolute().parent
+        if group is not None and (is_own or folder.parents[group.count("/")].resolve() in known):
+            return folder, group
+    return None
+
+
+def _group_of_folder(folder: Path) -> str | None:
+    """Return the group that a folder is named as."""
+    for group in (*HYDRA_GROUPS, *(known.name for known in CONFIG_FOLDER.iterdir() if known.is_dir())):
+        names = tuple(group.split("/"))
+        if folder.parts[-len(names) :] == names:
             return group
     return None
 

@@ -216,6 +216,24 @@ def test_check_reports_every_problem(info, tmp_path, name, text, problems):
         assert any(line.startswith(f"error: {problem}") for line in err.splitlines()), err
 
 
+def test_options_in_folders_of_a_group_have_their_bases_beside_them(info, tmp_path, monkeypatch):
+    folder = tmp_path / "conf/experiment/paper"
+    folder.mkdir(parents=True)
+    (folder / "base.yaml").write_text("# @package _global_\ntrainer: {epochs: 3}\n")
+    (folder.parent / "base.yaml").write_text("# @package _global_\noptimizer: {lr: 0.3}\n")
+    (folder / "run1.yaml").write_text("# @package _global_\ndefaults: [base, _self_]\nseed: 3\n")
+    items = ["/experiment/base", {"override /model": "plain20"}, "_self_"]
+    (folder / "run2.yaml").write_text(f"# @package _global_\ndefaults: {items}\nseed: 3\n")
+    (folder.parent / "run3.yaml").write_text("# @package _global_\ndefaults: [paper/base, _self_]\n")
+    assert info("--check", "conf/experiment/paper/run1.yaml")[1:] == (
+        "conf/experiment/paper/run1.yaml: no problems (experiment=paper/run1)\n", "",
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert compose_settings(["experiment=paper/run1"]).in_files == {"trainer.epochs", "seed"}
+    assert compose_settings(["experiment=paper/run2"]).in_files == {"optimizer.lr", "seed", "model"}
+    assert compose_settings(["experiment=run3"]).in_files == {"trainer.epochs"}
+
+
 SWEEP = "# @package _global_\nmodel: {}\nseed: 1\nhydra:\n  sweeper:\n    params:\n"
 HERE = "conf/experiment/mine.yaml"
 

@@ -27,7 +27,8 @@ from resnet_cli.hydra_app.option_files import file_keys, keys_of_files, require_
 from resnet_cli.hydra_app.overrides import has_fixed_folder, hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.run_name import model_name, register_resolvers
 from resnet_cli.hydra_app.search_path import user_configs
-from resnet_cli.hydra_app.single_run import param_overrides, swept_keys
+from resnet_cli.hydra_app.single_run import swept_keys
+from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.folder import RunDir, find_run, find_run_of
 from resnet_cli.runs.names import quote_override
 from resnet_cli.session.paths import located_settings, recorded_paths

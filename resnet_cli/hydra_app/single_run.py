@@ -12,11 +12,6 @@ from resnet_cli.runs.folder import find_run_of, is_sweep
 from resnet_cli.runs.names import quote_override
 
 
-def param_overrides(config: DictConfig) -> list[str]:
-    """Return the overrides in `hydra.sweeper.params`, which an experiment may set."""
-    return [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-
-
 def swept_keys(config: DictConfig, overrides: Sequence[str]) -> tuple[str, ...]:
     """Return the keys that an experiment sweeps over; empty if each of them is set to one value.
 

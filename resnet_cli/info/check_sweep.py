@@ -5,16 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep
-from hydra.errors import HydraException
 
 from resnet_cli.config.yaml_errors import display_path
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import Composed
 from resnet_cli.hydra_app.overrides import override_keys
+from resnet_cli.hydra_app.sweep_params import overrides_of_values
 
-MOST_VALUES = 20  # of a key: the first and the last one, and those between as far as there is room
+MOST_VALUES = 20  # of a key: the first ones and the last
 
 
 def check_sweep(composed: Composed, compose: Callable[[Sequence[str]], Composed], path: Path) -> None:
@@ -32,9 +30,9 @@ def check_sweep(composed: Composed, compose: Callable[[Sequence[str]], Composed]
     values: dict[str, list[str]] = {}
     for param in composed.params:
         [key] = override_keys([param])
-        found = _overrides(param) if key not in composed.keys else None
+        found = overrides_of_values(param) if key not in composed.keys else None
         if found:
-            values[key] = found
+            values[key] = found if len(found) <= MOST_VALUES else [*found[: MOST_VALUES - 1], found[-1]]
         elif found is not None:
             problems[_located(f"{param}: has no value", key, path)] = None
     for varied, job in _jobs(values):
@@ -46,28 +44,6 @@ def check_sweep(composed: Composed, compose: Callable[[Sequence[str]], Composed]
                 problems[_located(problem, about, path)] = None
     if problems:
         raise InputError(*problems)
-
-
-def _overrides(param: str) -> list[str] | None:
-    """Return an override for each value of a swept key, or for the ends of an interval.
-
-    None for `glob(...)`, whose values are options that exist.
-    """
-    try:
-        parsed = OverridesParser.create().parse_override(param)
-    except HydraException:  # composing it reports what is wrong
-        return [param]
-    value = parsed.value()
-    if isinstance(value, Glob):
-        return None
-    if isinstance(value, IntervalSweep):
-        found = [repr(value.start), repr(value.end)]
-    elif parsed.is_sweep_override():
-        found = list(parsed.sweep_string_iterator())
-    else:
-        return [param]
-    kept = [*found[: MOST_VALUES - 1], found[-1]] if len(found) > MOST_VALUES else found
-    return [f"{parsed.get_key_element()}={text}" for text in kept]
 
 
 def _jobs(values: dict[str, list[str]]) -> Iterator[tuple[str, list[str]]]:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from resnet_cli.config.counts import counted
 from resnet_cli.errors import JobFailedError
 from resnet_cli.files import write_atomically
-from resnet_cli.hydra_app.single_run import param_overrides
+from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.logs import print_line
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps.elsewhere import unfinished_elsewhere

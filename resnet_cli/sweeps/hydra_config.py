@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli.hydra_app.overrides import has_fixed_folder, override_keys
-from resnet_cli.hydra_app.single_run import param_overrides
+from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.names import name_beside, quote_override
 
 SEARCH_TARGET = "hydra_plugins.resnet_cli.OptunaSearch"

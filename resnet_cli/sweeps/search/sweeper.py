@@ -15,7 +15,7 @@ from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
 from resnet_cli.config.selection import select_by_of, selected_score
 from resnet_cli.errors import InputError, JobFailedError
 from resnet_cli.hydra_app.errors import print_error
-from resnet_cli.hydra_app.single_run import param_overrides
+from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps.elsewhere import unfinished_elsewhere

@@ -179,7 +179,7 @@ def find_budget(
         clock: Returns seconds.
 
     Raises:
-        InputError: the run was started with another budget, or with none.
+        InputError: the run was started with another budget, or with none, or the time that it takes cannot be foretold.
     """
     seconds = budget_seconds(config.trainer.get("time_budget"))
     if seconds is None:
@@ -201,11 +201,22 @@ def find_budget(
     elif parse_seconds(facts.get("budget")) == seconds:
         length = _read_length(facts)
     if length is None:
+        _require_measurable(config)
         return budget
     taken, test = (_read_seconds(facts, name) for name in ("taken_seconds", "test_seconds"))
     return TimeBudget(
         budget.given, seconds, began, length=length, facts=facts, taken=taken, test_seconds=test, clock=clock
     )
+
+
+def _require_measurable(config: RunConfig) -> None:
+    """Raise an `InputError` for an option whose time cannot be foretold from a few steps."""
+    every = config.trainer.get("log_sharpness")
+    if every is not None:
+        raise InputError(
+            f"trainer.log_sharpness={every}: takes as long as many epochs, which a time budget cannot foretell; give "
+            "trainer.epochs in place of trainer.time_budget"
+        )
 
 
 def taken_seconds(record: Mapping[str, Any]) -> float:

@@ -15,6 +15,7 @@ from resnet_cli.commands.other_data import (
     add_data_option,
     as_own_images,
     compose_other_data,
+    describe_new_split,
     folder_name,
     folder_name_of_average,
 )
@@ -145,13 +146,16 @@ def _evaluate(options: argparse.Namespace) -> None:
         target=None if options.at is None else Target(*options.at), positive=options.positive,
         calibrate=options.calibrate,
     )  # fmt: skip
+    notes: list[str] = []
     if options.average is None:
         trained = open_trained(options.run, **opened)
+        folder = _folder([trained], options)  # before images are read, since it may be missing
         moved = as_own_images(trained, options.data, options.split)
         if moved is not None:
             trained, options.data = moved, []
         elif options.data:
             wanted = replace(wanted, data=compose_other_data(trained, options.data))
+            notes = describe_new_split(trained, options.data, options.split)
         folder = _folder([trained], options)
         evaluation, runs, title = evaluate_run(trained, wanted), [trained], options.run
     else:
@@ -159,6 +163,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         runs, title = [member.run for member in combined.members], combined.title
         folder = _folder(runs, options)
         evaluation = evaluate_combined(combined, wanted)
+    evaluation.notes.extend(notes)
     write_files(evaluation, folder)
     _report(evaluation, runs, title, folder, options)
 

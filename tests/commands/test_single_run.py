@@ -5,6 +5,7 @@ import pytest
 import resnet_cli
 from resnet_cli.config import stored
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.compose import compose_settings
 from tests.support.runs import record_of, tiny
 
 
@@ -78,3 +79,18 @@ def test_a_budget_cannot_foretell_the_measurement_of_the_sharpness(train, tmp_pa
     assert status == 2
     assert "error: trainer.log_sharpness=1: takes as long as many epochs, which a time budget cannot foretell" in err
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "typed"), [("epochs: 30", "trainer.time_budget=60"), ("time_budget: 60", "trainer.epochs=2")]
+)
+def test_a_resumed_run_takes_its_length_from_the_command_before_files(train, tmp_path, file, typed):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/own.yaml").write_text(f"# @package _global_\ntrainer: {{{file}}}\n")
+    options = [option for option in tiny("hydra.run.dir=a") if "epochs" not in option]
+    assert train(*options, "trainer.epochs=1")[0] == 0
+    settings = compose_settings(["./a", "experiment=own", *options[:-1], typed]).settings
+    found = {key: settings["trainer"].get(key) for key in ("epochs", "time_budget")}
+    key, value = typed.removeprefix("trainer.").split("=")
+    assert found[key] == int(value)
+    assert (found["time_budget"] is None) == (key == "epochs")

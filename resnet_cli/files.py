@@ -13,6 +13,7 @@ from typing import BinaryIO
 from resnet_cli.errors import InputError, MachineError
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_FOLDER_FLUSH = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of vboxsf, AFS, SMB
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 OPEN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/(\d+)")  # what /dev/stdout is a link to
@@ -27,8 +28,8 @@ def write_atomically(path: Path, content: Content, *, backup: Path | None = None
     """Write a file so that a reader sees either the old or the new content, even after a crash.
 
     The content goes to a temporary file in the same folder, which is flushed to disk and renamed to `path`; then the
-    folder is flushed. A symbolic link at `path` or `backup` is replaced, not followed, unless it leads to a pipe or a
-    device: these are written to, and stay.
+    folder is flushed, if its file system can do that. A symbolic link at `path` or `backup` is replaced, not followed,
+    unless it leads to a pipe or a device: these are written to, and stay.
 
     Args:
         path: The file to write; its folder must exist.
@@ -191,11 +192,18 @@ def _keep_backup(path: Path, backup: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
+    """Flush the names of a folder's files to disk, unless its file system cannot: the file is already in its place."""
     if os.name == "nt":  # Windows opens no folders, and writes its metadata itself
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder may be written without being readable
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_FLUSH:
+            raise
     finally:
         os.close(descriptor)
 

@@ -6,8 +6,9 @@ import os
 import re
 import signal
 import socket
+import stat
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,38 @@ def test_a_full_disk_is_one_line_with_numbers(tmp_path, monkeypatch, call):
             write_atomically(path, full if call == "write" else "after", backup=tmp_path / "kept")
     assert path.read_text() == "before"
     assert set(names(tmp_path)) <= {"file", "kept"}
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP])
+def test_a_folder_that_cannot_be_flushed_is_written_to(tmp_path, monkeypatch, number):
+    """As on vboxsf, AFS and SMB; a file that cannot be flushed is an error."""
+    flush = os.fsync
+
+    def fsync(descriptor, kinds=(stat.S_ISDIR,)):
+        if any(is_kind(os.fstat(descriptor).st_mode) for is_kind in kinds):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "file", "content")
+    assert (tmp_path / "file").read_text() == "content"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: fsync(descriptor, (stat.S_ISREG,)))
+    with pytest.raises(MachineError):
+        write_atomically(tmp_path / "file", "after")
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EACCES, False), (errno.EPERM, False), (errno.EIO, True)])
+def test_a_folder_that_may_not_be_read_is_written_to(tmp_path, monkeypatch, number, fails):
+    original = os.open
+
+    def open_file(path, *arguments):
+        if Path(path).is_dir():
+            raise OSError(number, os.strerror(number))
+        return original(path, *arguments)
+
+    monkeypatch.setattr(os, "open", open_file)
+    with pytest.raises(MachineError) if fails else nullcontext():
+        write_atomically(tmp_path / "file", "content")
 
 
 @contextmanager

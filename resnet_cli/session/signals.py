@@ -168,7 +168,8 @@ class StopSignals:
     def _watch_for_second_interrupt(self) -> None:
         """Start a thread that sees a second Ctrl-C: Python's handlers wait for the end of a step in native code."""
         reader, self._wakeup = os.pipe()
-        os.set_blocking(self._wakeup, False)
+        if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on, and does not ask for it
+            os.set_blocking(self._wakeup, False)
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         _thread.start_new_thread(_exit_on_interrupt, (reader,))  # without a lock that the main thread may hold now
 

@@ -21,7 +21,7 @@ from resnet_cli.commands.other_data import add_data_option, at_present_place
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import similar_file
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.files import expand_home, write_atomically
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
@@ -164,7 +164,7 @@ def _write_predictions(
 def _open_output(out: Path | None) -> Iterator[Callable[[str], None]]:
     """Yield a function that writes text to standard output, or to a file that is created at the end.
 
-    After Ctrl-C the file has the lines written so far; after an error there is no file.
+    After Ctrl-C or another signal that stops it, the file has the lines so far; after an error there is no file.
     """
     if out is None:
         yield print_output
@@ -172,7 +172,7 @@ def _open_output(out: Path | None) -> Iterator[Callable[[str], None]]:
     lines: list[str] = []
     try:
         yield lines.append
-    except KeyboardInterrupt:
+    except (StoppedError, KeyboardInterrupt):
         write_atomically(out, "".join(lines))
         raise
     write_atomically(out, "".join(lines))

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import tarfile
 import zipfile
 
@@ -238,20 +239,22 @@ def test_a_sweep_is_called_one(place, capsys, command):
     )
 
 
-def test_ctrl_c_leaves_the_lines_done_so_far(predicted, place, monkeypatch):
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_the_lines_done_so_far(predicted, place, monkeypatch, name):
     from resnet_cli.inference.classifier import Classifier
 
-    forward, calls = Classifier.forward, []
+    forward, calls, number = Classifier.forward, [], getattr(signal, name)
 
     def interrupted(self, images):
         calls.append(len(images))
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
         return forward(self, images)
 
     monkeypatch.setattr(Classifier, "forward", interrupted)
     status, _, err = predicted("photos", "--batch-size", "10", "--out", "o.jsonl")
-    assert (status, err) == (130, "")
+    assert (status, err) == (128 + number, "")
     assert len(names_of((place / "o.jsonl").read_text())) == 20
 
 

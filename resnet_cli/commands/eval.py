@@ -18,7 +18,7 @@ from resnet_cli.commands.other_data import (
     folder_name,
     folder_name_of_average,
 )
-from resnet_cli.commands.terminal import print_output
+from resnet_cli.commands.terminal import print_json, print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -176,7 +176,7 @@ def _report(
     for note in [*evaluation.notes, *(problem for problem in problems if problem is not None)]:
         print(f"note: {escape_control_characters(note)}", file=sys.stderr)
     if options.format == "json":
-        print_output(format_json(evaluation.metrics))
+        print_json(format_json(evaluation.metrics))
     else:
         print_output(format_table(title, evaluation.metrics, str(folder)))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_cli.commands.flags import output_folder
-from resnet_cli.commands.terminal import print_output
+from resnet_cli.commands.terminal import print_json, print_output
 from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import similar_file
@@ -50,7 +50,10 @@ def print_out_of_fold(options: argparse.Namespace) -> None:
     for note in evaluation.notes:
         print(f"note: {escape_control_characters(note)}", file=sys.stderr)
     metrics = evaluation.metrics
-    print_output(format_json(metrics) if options.format == "json" else format_table(options.run, metrics, str(folder)))
+    if options.format == "json":
+        print_json(format_json(metrics))
+    else:
+        print_output(format_table(options.run, metrics, str(folder)))
 
 
 def print_label_errors(options: argparse.Namespace) -> None:

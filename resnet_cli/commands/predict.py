@@ -18,7 +18,7 @@ from resnet_cli.commands.companions import (
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.other_data import add_data_option, at_present_place
-from resnet_cli.commands.terminal import print_output
+from resnet_cli.commands.terminal import print_json, print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError, StoppedError
@@ -110,7 +110,7 @@ def _predict(options: argparse.Namespace) -> None:
     classifier = Classifier(trained, batch_size=options.batch_size, temperature=find_temperature(options, trained))
     rejection = find_rejection(options, trained, classifier)
     writer = _make_writer(format_name, options.top, classifier, rejects=rejection is not None)
-    with _open_output(out) as write:
+    with _open_output(out, print_json if format_name == "jsonl" else print_output) as write:
         write(writer.header())
         count, unread = _write_predictions(options, images, classifier, rejection, writer, write)
     problems += unread
@@ -161,13 +161,13 @@ def _write_predictions(
 
 
 @contextmanager
-def _open_output(out: Path | None) -> Iterator[Callable[[str], None]]:
-    """Yield a function that writes text to standard output, or to a file that is created at the end.
+def _open_output(out: Path | None, print_text: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """Yield `print_text`, or a function that writes text to a file that is created at the end.
 
     After Ctrl-C or another signal that stops it, the file has the lines so far; after an error there is no file.
     """
     if out is None:
-        yield print_output
+        yield print_text
         return
     lines: list[str] = []
     try:

@@ -258,6 +258,28 @@ def test_a_signal_leaves_the_lines_done_so_far(predicted, place, monkeypatch, na
     assert len(names_of((place / "o.jsonl").read_text())) == 20
 
 
+@pytest.mark.parametrize(("format_name", "read"), [("table", 1), ("jsonl", 1), ("csv", 1), ("csv", 0)])
+def test_nothing_is_classified_for_a_reader_that_has_gone(predicted, place, monkeypatch, format_name, read):
+    """The reader takes `read` batches; a header is a text of its own."""
+    from resnet_cli.inference.classifier import Classifier
+
+    forward, calls, ends = Classifier.forward, [], os.pipe()
+    if not read:
+        os.close(ends[0])
+
+    def counted(self, images):
+        calls.append(len(images))
+        if len(calls) == 2:
+            os.close(ends[0])
+        return forward(self, images)
+
+    monkeypatch.setattr(Classifier, "forward", counted)
+    with os.fdopen(ends[1], "w", encoding="utf-8") as closing:
+        monkeypatch.setattr("sys.stdout", closing)
+        assert predict.run(["run", "photos", "--batch-size", "10", "--format", format_name]) == 0
+    assert len(calls) == (2 if read else 0)
+
+
 def test_reject_says_none_of_these_at_the_rate_of_the_validation_images(predicted, place):
     status, out, _ = predicted("photos", "--reject", "25%", "--format", "csv")
     assert status == 0

@@ -1,5 +1,6 @@
 """Odd surroundings: no home folder, output that is not UTF-8, names that are no text, and readers that go away."""
 
+import errno
 import io
 import json
 import os
@@ -16,8 +17,8 @@ import torch
 from PIL import Image
 
 from resnet_cli import __version__
+from resnet_cli.commands import completion, predict, terminal
 from resnet_cli.commands import eval as eval_command
-from resnet_cli.commands import predict
 from resnet_cli.commands.train.job import next_commands, repeated_overrides
 from resnet_cli.training import progress
 from resnet_cli.training.metrics import Totals
@@ -150,6 +151,28 @@ def test_every_command_has_the_programs_version(name, capsys):
     module = import_module("resnet_cli.commands.train.main" if name == "train" else f"resnet_cli.commands.{name}")
     assert module.run(["--version"]) == 0
     assert capsys.readouterr().out == f"resnet-cli {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("platform", "number", "has_gone"),
+    [("linux", errno.EPIPE, True), ("linux", errno.EINVAL, False), ("win32", errno.EINVAL, True),
+     ("win32", errno.ENOSPC, False)],
+)  # fmt: skip
+def test_a_closed_pipe_is_no_error_and_a_full_disk_is_one(monkeypatch, platform, number, has_gone):
+    class Stream(io.StringIO):
+        def flush(self):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(sys, "stdout", Stream())
+    if has_gone:
+        assert not terminal.print_output("text")
+        assert not terminal.print_json("{}")
+        assert completion.print_answer("text") == 0
+    else:
+        for function in (terminal.print_output, terminal.print_json, completion.print_answer):
+            with pytest.raises(OSError, match=os.strerror(number)):
+                function("0")
 
 
 def output_in(monkeypatch, encoding):

@@ -12,7 +12,7 @@ from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError
-from resnet_cli.files import expand_home
+from resnet_cli.files import expand_home, require_writable_folder
 
 if TYPE_CHECKING:
     from resnet_cli.evaluation.out_of_fold import LabelReport
@@ -74,6 +74,7 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
 
     Raises:
         InputError: One of them is not a folder, or an option does not apply to a sweep over folds.
+        MachineError: No files can be written where the results go.
     """
     given = {
         "--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none",
@@ -97,6 +98,8 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
         problems += error.problems
     if problems:
         raise InputError(*problems)
+    if folder is None:
+        require_writable_folder(sweep / "eval", str(sweep / "eval"))
     return sweep, folder
 
 

@@ -11,6 +11,7 @@ from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.files import expand_home, require_writable_file, require_writable_folder
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.logs import warnings_on_stderr
 from resnet_cli.session.signals import StopSignals
 
 UNKNOWN = "unrecognized arguments: "
@@ -77,7 +78,7 @@ def exit_status(
     machine · 128 + the number of the signal that stopped it, such as 130 for Ctrl-C and 143 for SIGTERM.
     """
     try:
-        with StopSignals():
+        with StopSignals(), warnings_on_stderr():
             command(parser.parse_intermixed_args(list(arguments)))
     except SystemExit as finished:  # --help
         return int(finished.code or 0)

@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -341,6 +342,16 @@ def test_pictures_of_a_second_run_are_not_classified(predicted, place):
     assert (status, out, err) == (2, "", line)
     (place / "photos/config.yaml").write_text("")
     assert predicted("photos/circle", "photos")[0] == 0
+
+
+def test_warnings_about_a_run_reach_the_terminal_without_its_control_characters(predicted, place, monkeypatch):
+    file = place / "run/run.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "status": "interrupted", "best": {"epoch": "1\x1b[31m\x07"}}))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest has some, a command has none
+    status, _, err = predicted("photos/circle/000.png")
+    line = r"run: the run is not finished (interrupted): the best checkpoint so far, its epoch 1\x1b[31m\x07"
+    assert (status, err) == (0, f"{line}\n")
 
 
 def test_a_temperature_of_another_checkpoint_is_refused(predicted, place):

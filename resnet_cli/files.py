@@ -70,6 +70,36 @@ def write_atomically(path: Path, content: Content, *, backup: Path | None = None
         _remove(temporary)
 
 
+def require_writable_file(path: Path, name: str) -> None:
+    """Check that a file can be written later; nothing is written, so that a full disk is noticed only then.
+
+    Args:
+        path: The file, whose folder exists. A pipe or a device is accepted: only opening it would tell.
+        name: How a message names it, such as `--out=classes.csv`.
+
+    Raises:
+        MachineError: Its folder is not writable, or the file is read-only where such files cannot be replaced.
+    """
+    if _find_stream(path) is not None:
+        return
+    require_writable_folder(path.parent, name)
+    if sys.platform == "win32" and path.exists() and not os.access(path, os.W_OK):
+        raise MachineError(errno.EACCES, f"{name}: cannot be written: the file is read-only")
+
+
+def require_writable_folder(folder: Path, name: str) -> None:
+    """Check that files can be created in a folder, which may not exist yet; see `require_writable_file`.
+
+    Raises:
+        MachineError: The folder, or the one in which it would be created, is not writable.
+    """
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise MachineError(errno.ENOTDIR, f"{name}: cannot be written: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise MachineError(errno.EACCES, f"{name}: cannot be written: the folder {existing} is not writable")
+
+
 def move_file(path: Path, target: Path) -> None:
     """Rename a file, or write its content to a pipe or a device that is at `target` already.
 
@@ -163,13 +193,10 @@ def _write_to_stream(path: Path, data: bytes | Callable[[BinaryIO], object]) -> 
     Raises:
         MachineError: It cannot be written, or is a socket or a disk.
     """
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
+    stream = _find_stream(path)
+    if stream is None:
         return False
-    descriptor = _find_descriptor(path)
-    if descriptor is None and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        return False
+    mode, descriptor = stream
     if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
         kind = "disk" if stat.S_ISBLK(mode) else "socket"
         raise MachineError(errno.EINVAL, f"{path}: cannot be written: it is a {kind}")
@@ -184,6 +211,17 @@ def _write_to_stream(path: Path, data: bytes | Callable[[BinaryIO], object]) -> 
     except OSError as error:
         raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror or error}") from None
     return True
+
+
+def _find_stream(path: Path) -> tuple[int, int | None] | None:
+    """Return the mode, and the descriptor if it is open, of what is written to at a path; None for what is replaced."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    descriptor = _find_descriptor(path)
+    is_replaced = descriptor is None and (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return None if is_replaced else (mode, descriptor)
 
 
 def _find_descriptor(path: Path) -> int | None:

@@ -263,6 +263,28 @@ def test_the_file_that_a_descriptor_is_open_for_is_appended_to(tmp_path):
     assert (tmp_path / "file").read_text() == "before content after"
 
 
+def test_pipes_and_devices_are_written_to_in_folders_that_are_not_writable(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    for name in ("pipe", "null"):
+        files.require_writable_file(tmp_path / name, "--out")
+    for name in ("file", "new"):
+        with pytest.raises(MachineError, match=f"--out: cannot be written: the folder {tmp_path} is not writable"):
+            files.require_writable_file(tmp_path / name, "--out")
+
+
+def test_a_read_only_file_is_replaced_except_on_windows(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path / "file")
+    files.require_writable_file(tmp_path / "file", "--out")
+    monkeypatch.setattr("sys.platform", "win32")
+    files.require_writable_file(tmp_path / "new", "--out")
+    with pytest.raises(MachineError, match="--out: cannot be written: the file is read-only"):
+        files.require_writable_file(tmp_path / "file", "--out")
+
+
 def test_a_socket_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # names of sockets are short
     with socket.socket(socket.AF_UNIX) as server:

@@ -19,10 +19,10 @@ from resnet_cli.commands.other_data import (
     folder_name,
     folder_name_of_average,
 )
-from resnet_cli.commands.terminal import print_output
+from resnet_cli.commands.terminal import print_json, print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
-from resnet_cli.files import expand_home
+from resnet_cli.files import expand_home, require_writable_folder
 from resnet_cli.runs.folder import is_sweep
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _report(
     for note in [*evaluation.notes, *(problem for problem in problems if problem is not None)]:
         print(f"note: {escape_control_characters(note)}", file=sys.stderr)
     if options.format == "json":
-        print_output(format_json(evaluation.metrics))
+        print_json(format_json(evaluation.metrics))
     else:
         print_output(format_table(title, evaluation.metrics, str(folder)))
 
@@ -223,18 +223,21 @@ def _folder(runs: Sequence["TrainedRun"], options: argparse.Namespace) -> Path:
 
     Raises:
         InputError: The checkpoint is in no run folder and --out is not given, or cannot be used.
+        MachineError: No files can be written there.
     """
     if options.out is not None:
         return output_folder(options.out)
     trained = runs[0]
     if trained.run is None:
         raise InputError(f"{trained.file}: not in a run folder; give --out DIR")
-    if options.data:
-        return trained.run.evaluation / folder_name(options.split or "all", dict(options.data))
     name = options.split or "test"
-    if options.average is not None:
+    if options.data:
+        name = folder_name(options.split or "all", dict(options.data))
+    elif options.average is not None:
         name = folder_name_of_average(name, options.average, [run.file for run in runs])
-    return trained.run.evaluation / name
+    folder = trained.run.evaluation / name
+    require_writable_folder(folder, str(folder))
+    return folder
 
 
 def _target(text: str) -> tuple[str, float]:

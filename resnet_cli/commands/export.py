@@ -23,7 +23,7 @@ from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import expand_home
+from resnet_cli.files import expand_home, require_writable_file
 
 if TYPE_CHECKING:
     from resnet_cli.session.trained import TrainedRun
@@ -130,7 +130,7 @@ def _default_path(trained: "TrainedRun", format_name: str) -> Path:
 
     Raises:
         InputError: The checkpoint is not in a run folder.
-        MachineError: The folder cannot be created.
+        MachineError: The folder cannot be created or written.
     """
     if trained.run is None:
         raise InputError(f"{trained.file}: not in a run folder; give --out FILE")
@@ -140,7 +140,9 @@ def _default_path(trained: "TrainedRun", format_name: str) -> Path:
         raise MachineError(
             error.errno, f"{trained.run.exports}: cannot be created: {error.strerror or error}"
         ) from None
-    return trained.run.exports / f"model.{format_name}"
+    path = trained.run.exports / f"model.{format_name}"
+    require_writable_file(path, str(path))
+    return path
 
 
 def _note_export(trained: "TrainedRun", path: Path, report: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from resnet_cli.analysis.activation_statistics import activation_statistics, plo
 from resnet_cli.analysis.gradient_flow import GradientRow, chain_rows, draw_gradients, gradient_flow
 from resnet_cli.analysis.shattered_gradients import plot_shattered, shattered_gradients
 from resnet_cli.analysis.signal_propagation import plot_signal, signal_propagation
+from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.trust import targets
 from resnet_cli.data import Loaders
@@ -133,7 +134,8 @@ def _measure(analysis: Analysis, composed: Composed, *, alone: bool) -> Series:
         except InputError as error:
             if not nets:
                 raise
-            print(f"the {label} counterpart could not be built: {error.problems[0]}", file=sys.stderr)
+            problem = escape_control_characters(str(error.problems[0]))
+            print(f"the {label} counterpart could not be built: {problem}", file=sys.stderr)
     if alone:
         nets |= _trained_network(composed, loaders)
     images_BCHW, labels_B = next(loaders.train.epoch(0))

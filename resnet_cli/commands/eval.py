@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from resnet_cli.commands.companions import add_run_options, parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
-from resnet_cli.commands.flags import Parser, exit_status, output_folder
+from resnet_cli.commands.flags import Parser, exit_status, folder_in_run, output_folder
 from resnet_cli.commands.folds import add_fold_options, print_label_errors, print_out_of_fold
 from resnet_cli.commands.other_data import (
     add_data_option,
@@ -235,7 +235,7 @@ def _folder(runs: Sequence["TrainedRun"], options: argparse.Namespace) -> Path:
         name = folder_name(options.split or "all", dict(options.data))
     elif options.average is not None:
         name = folder_name_of_average(name, options.average, [run.file for run in runs])
-    folder = trained.run.evaluation / name
+    folder = folder_in_run(trained.run.evaluation / name, trained.run.path)
     require_writable_folder(folder, str(folder))
     return folder
 

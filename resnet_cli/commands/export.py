@@ -16,7 +16,7 @@ from resnet_cli.commands.companions import (
     require_probability_options,
 )
 from resnet_cli.commands.exit import exit_quickly, prepare_output
-from resnet_cli.commands.flags import Parser, exit_status, output_path
+from resnet_cli.commands.flags import Parser, exit_status, folder_in_run, output_path
 from resnet_cli.commands.other_data import add_data_option, at_present_place
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.counts import counted
@@ -134,6 +134,7 @@ def _default_path(trained: "TrainedRun", format_name: str) -> Path:
     """
     if trained.run is None:
         raise InputError(f"{trained.file}: not in a run folder; give --out FILE")
+    folder_in_run(trained.run.exports, trained.run.path)
     try:
         trained.run.exports.mkdir(exist_ok=True)
     except OSError as error:

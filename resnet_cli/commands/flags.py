@@ -69,6 +69,20 @@ def output_folder(text: str) -> Path:
     return folder
 
 
+def folder_in_run(folder: Path, run: Path) -> Path:
+    """Return a folder in a run folder that files are written to by default.
+
+    Raises:
+        InputError: It is reached through a link. In the run folder of somebody else, this could lead to files of the
+            user's, which would be replaced.
+    """
+    inner = (place for place in (folder, *folder.parents) if place != run and place.is_relative_to(run))
+    link = next((place for place in inner if place.is_symlink()), None)
+    if link is not None:
+        raise InputError(f"{link}: is a link, and files outside of the run might be replaced; give --out")
+    return folder
+
+
 def exit_status(
     parser: argparse.ArgumentParser, arguments: Sequence[str], command: Callable[[argparse.Namespace], None]
 ) -> int:

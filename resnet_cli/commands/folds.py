@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_cli.commands.flags import output_folder
+from resnet_cli.commands.flags import folder_in_run, output_folder
 from resnet_cli.commands.terminal import print_json, print_output
 from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
@@ -99,7 +99,7 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
     if problems:
         raise InputError(*problems)
     if folder is None:
-        require_writable_folder(sweep / "eval", str(sweep / "eval"))
+        require_writable_folder(folder_in_run(sweep / "eval", sweep), str(sweep / "eval"))
     return sweep, folder
 
 

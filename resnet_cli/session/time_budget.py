@@ -22,6 +22,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.planned_epochs import describe_shortfall
+from resnet_cli.session.refusals import require_foreseeable
 from resnet_cli.session.resume import LoadedCheckpoint
 from resnet_cli.session.run_data import describe_data
 from resnet_cli.session.saver import DRAW_SECONDS, RunSaver
@@ -201,22 +202,12 @@ def find_budget(
     elif parse_seconds(facts.get("budget")) == seconds:
         length = _read_length(facts)
     if length is None:
-        _require_measurable(config)
+        require_foreseeable(config.trainer)
         return budget
     taken, test = (_read_seconds(facts, name) for name in ("taken_seconds", "test_seconds"))
     return TimeBudget(
         budget.given, seconds, began, length=length, facts=facts, taken=taken, test_seconds=test, clock=clock
     )
-
-
-def _require_measurable(config: RunConfig) -> None:
-    """Raise an `InputError` for an option whose time cannot be foretold from a few steps."""
-    every = config.trainer.get("log_sharpness")
-    if every is not None:
-        raise InputError(
-            f"trainer.log_sharpness={every}: takes as long as many epochs, which a time budget cannot foretell; give "
-            "trainer.epochs in place of trainer.time_budget"
-        )
 
 
 def taken_seconds(record: Mapping[str, Any]) -> float:

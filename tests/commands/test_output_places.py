@@ -5,6 +5,9 @@ from importlib import import_module
 
 import pytest
 
+from resnet_cli.commands import eval as evaluation
+from resnet_cli.commands import export
+
 
 @pytest.fixture
 def closed(place, monkeypatch):
@@ -69,3 +72,20 @@ def test_a_place_in_a_file_is_refused_at_once(place, capsys):
     assert import_module("resnet_cli.commands.eval").run(["run", "--out", "run/config.yaml/eval"]) == 4
     line = f"error: --out=run/config.yaml/eval: cannot be written: {place}/run/config.yaml is not a folder\n"
     assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("link", ["eval", "eval/test"])
+def test_nothing_is_written_through_a_link_in_a_run_folder(place, capsys, link):
+    (place / "papers").mkdir()
+    (place / "papers/metrics.json").write_text("mine")
+    (place / "run" / link).parent.mkdir(exist_ok=True)
+    (place / "run" / link).symlink_to(place / "papers")
+    assert evaluation.run(["run", "--resamples", "0"]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: run/{link}: is a link, and files outside of the run might be replaced; give --out\n"
+    )
+    assert (place / "papers/metrics.json").read_text() == "mine"
+    (place / "run/export").symlink_to(place / "papers")
+    assert export.run(["run", "--format", "pt2"]) == 2
+    assert "error: run/export: is a link" in capsys.readouterr().err

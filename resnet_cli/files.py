@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import stat
+import sys
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
@@ -13,10 +15,13 @@ from typing import BinaryIO
 from resnet_cli.errors import InputError, MachineError
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_FOLDER_FLUSH = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of vboxsf, AFS, SMB
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 OPEN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/(\d+)")  # what /dev/stdout is a link to
 MAX_LINKS = 40  # as in Linux
+
+IN_USE_ATTEMPTS, IN_USE_PAUSE = 21, 0.1  # two seconds, for a file that another process has open on Windows
 
 HOME_UNKNOWN = "the home folder is not known (set HOME)"
 
@@ -27,8 +32,8 @@ def write_atomically(path: Path, content: Content, *, backup: Path | None = None
     """Write a file so that a reader sees either the old or the new content, even after a crash.
 
     The content goes to a temporary file in the same folder, which is flushed to disk and renamed to `path`; then the
-    folder is flushed. A symbolic link at `path` or `backup` is replaced, not followed, unless it leads to a pipe or a
-    device: these are written to, and stay.
+    folder is flushed, if its file system can do that. A symbolic link at `path` or `backup` is replaced, not followed,
+    unless it leads to a pipe or a device: these are written to, and stay.
 
     Args:
         path: The file to write; its folder must exist.
@@ -54,7 +59,7 @@ def write_atomically(path: Path, content: Content, *, backup: Path | None = None
             os.fsync(file.fileno())
         if backup is not None and path.exists():
             _keep_backup(path, backup)
-        temporary.replace(path)
+        replace_file(temporary, path)
         _flush_folder(path.parent)
     except OSError as error:
         _remove(temporary)  # before the free space is measured
@@ -65,6 +70,36 @@ def write_atomically(path: Path, content: Content, *, backup: Path | None = None
         _remove(temporary)
 
 
+def require_writable_file(path: Path, name: str) -> None:
+    """Check that a file can be written later; nothing is written, so that a full disk is noticed only then.
+
+    Args:
+        path: The file, whose folder exists. A pipe or a device is accepted: only opening it would tell.
+        name: How a message names it, such as `--out=classes.csv`.
+
+    Raises:
+        MachineError: Its folder is not writable, or the file is read-only where such files cannot be replaced.
+    """
+    if _find_stream(path) is not None:
+        return
+    require_writable_folder(path.parent, name)
+    if sys.platform == "win32" and path.exists() and not os.access(path, os.W_OK):
+        raise MachineError(errno.EACCES, f"{name}: cannot be written: the file is read-only")
+
+
+def require_writable_folder(folder: Path, name: str) -> None:
+    """Check that files can be created in a folder, which may not exist yet; see `require_writable_file`.
+
+    Raises:
+        MachineError: The folder, or the one in which it would be created, is not writable.
+    """
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise MachineError(errno.ENOTDIR, f"{name}: cannot be written: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise MachineError(errno.EACCES, f"{name}: cannot be written: the folder {existing} is not writable")
+
+
 def move_file(path: Path, target: Path) -> None:
     """Rename a file, or write its content to a pipe or a device that is at `target` already.
 
@@ -73,11 +108,32 @@ def move_file(path: Path, target: Path) -> None:
     """
     try:
         if not _write_to_stream(target, lambda file: file.write(path.read_bytes())):
-            path.replace(target)
+            replace_file(path, target)
     except MachineError:
         raise
     except OSError as error:
         raise MachineError(error.errno, f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def replace_file(path: Path, target: Path) -> None:
+    """Rename a file or a folder to `target`; a file there is replaced.
+
+    Windows refuses this while another process has one of them open, as viewers and virus scanners do for a moment, so
+    it is tried there for two seconds.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    _retry_in_use(lambda: path.replace(target))
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it exists; on Windows, try it as long as `replace_file` does.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    _retry_in_use(lambda: path.unlink(missing_ok=True))
 
 
 def encode_text(text: str) -> bytes:
@@ -137,13 +193,10 @@ def _write_to_stream(path: Path, data: bytes | Callable[[BinaryIO], object]) -> 
     Raises:
         MachineError: It cannot be written, or is a socket or a disk.
     """
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
+    stream = _find_stream(path)
+    if stream is None:
         return False
-    descriptor = _find_descriptor(path)
-    if descriptor is None and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        return False
+    mode, descriptor = stream
     if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
         kind = "disk" if stat.S_ISBLK(mode) else "socket"
         raise MachineError(errno.EINVAL, f"{path}: cannot be written: it is a {kind}")
@@ -160,6 +213,17 @@ def _write_to_stream(path: Path, data: bytes | Callable[[BinaryIO], object]) -> 
     return True
 
 
+def _find_stream(path: Path) -> tuple[int, int | None] | None:
+    """Return the mode, and the descriptor if it is open, of what is written to at a path; None for what is replaced."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    descriptor = _find_descriptor(path)
+    is_replaced = descriptor is None and (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return None if is_replaced else (mode, descriptor)
+
+
 def _find_descriptor(path: Path) -> int | None:
     """Return the number of the open file of this process that a path such as `/dev/stdout` leads to, if it does."""
     for _ in range(MAX_LINKS):
@@ -173,6 +237,17 @@ def _find_descriptor(path: Path) -> int | None:
     return None
 
 
+def _retry_in_use(change: Callable[[], object]) -> None:
+    """Change a name in a folder; on Windows, repeat that while it is refused."""
+    for _ in range(IN_USE_ATTEMPTS - 1 if sys.platform == "win32" else 0):
+        try:
+            change()
+            return
+        except PermissionError:
+            time.sleep(IN_USE_PAUSE)
+    change()
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
@@ -183,19 +258,26 @@ def _keep_backup(path: Path, backup: Path) -> None:
     try:
         _remove(temporary)
         os.link(path, temporary)
-        temporary.replace(backup)
+        replace_file(temporary, backup)
     except OSError:
-        path.replace(backup)  # until the new file is renamed, `path` does not exist: readers fall back to `backup`
+        replace_file(path, backup)  # until the new file is renamed, there is no `path`: readers fall back to `backup`
     finally:
         _remove(temporary)  # renaming one hard link of a file to another one leaves both in place
 
 
 def _flush_folder(folder: Path) -> None:
+    """Flush the names of a folder's files to disk, unless its file system cannot: the file is already in its place."""
     if os.name == "nt":  # Windows opens no folders, and writes its metadata itself
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder may be written without being readable
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_FLUSH:
+            raise
     finally:
         os.close(descriptor)
 

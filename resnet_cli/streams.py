@@ -1,5 +1,6 @@
 """Where output goes: a terminal, a notebook, or a pipe or file that may have no reader any more."""
 
+import errno
 import os
 import shutil
 import sys
@@ -27,6 +28,11 @@ def columns_of(stream: TextIO) -> int | None:
     if is_terminal(stream):
         return shutil.get_terminal_size().columns
     return NOTEBOOK_COLUMNS if in_notebook() and stream in (sys.stdout, sys.stderr) else None
+
+
+def has_no_reader(error: OSError) -> bool:
+    """Return whether an error of an output stream says that its pipe is closed, which Windows reports as EINVAL."""
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
 
 
 def discard_output(stream: TextIO | int) -> None:

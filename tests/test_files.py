@@ -6,8 +6,10 @@ import os
 import re
 import signal
 import socket
+import stat
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,81 @@ def test_a_full_disk_is_one_line_with_numbers(tmp_path, monkeypatch, call):
     assert set(names(tmp_path)) <= {"file", "kept"}
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP])
+def test_a_folder_that_cannot_be_flushed_is_written_to(tmp_path, monkeypatch, number):
+    """As on vboxsf, AFS and SMB; a file that cannot be flushed is an error."""
+    flush = os.fsync
+
+    def fsync(descriptor, kinds=(stat.S_ISDIR,)):
+        if any(is_kind(os.fstat(descriptor).st_mode) for is_kind in kinds):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "file", "content")
+    assert (tmp_path / "file").read_text() == "content"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: fsync(descriptor, (stat.S_ISREG,)))
+    with pytest.raises(MachineError):
+        write_atomically(tmp_path / "file", "after")
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EACCES, False), (errno.EPERM, False), (errno.EIO, True)])
+def test_a_folder_that_may_not_be_read_is_written_to(tmp_path, monkeypatch, number, fails):
+    original = os.open
+
+    def open_file(path, *arguments):
+        if Path(path).is_dir():
+            raise OSError(number, os.strerror(number))
+        return original(path, *arguments)
+
+    monkeypatch.setattr(os, "open", open_file)
+    with pytest.raises(MachineError) if fails else nullcontext():
+        write_atomically(tmp_path / "file", "content")
+
+
+def refuse(monkeypatch, call, times):
+    """Have a call of the system refuse a number of times, as Windows does for files that are open elsewhere."""
+    original, left, pauses = getattr(os, call), [times], []
+
+    def refused(*arguments, **options):
+        if left[0]:
+            left[0] -= 1
+            raise PermissionError(errno.EACCES, "The process cannot access the file")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(os, call, refused)
+    monkeypatch.setattr(files.time, "sleep", pauses.append)
+    return pauses
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: write_atomically(path, "new"),
+    lambda path: (path.with_name("staged").write_text("new"), move_file(path.with_name("staged"), path)),
+    lambda path: write_atomically(path, "new", backup=path.with_name("kept")),
+])  # fmt: skip
+def test_a_file_that_another_process_has_open_is_replaced_a_moment_later_on_windows(tmp_path, monkeypatch, write):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with monkeypatch.context() as patch:
+        pauses = refuse(patch, "replace", times=2)
+        patch.setattr(sys, "platform", "win32")
+        write(path)
+    assert (path.read_text(), len(pauses)) == ("new", 2)
+    assert names(tmp_path) in (["file"], ["file", "kept"])
+
+
+@pytest.mark.parametrize("system", ["win32", "linux"])
+def test_a_file_that_stays_open_is_one_line(tmp_path, monkeypatch, system):
+    (tmp_path / "file").write_text("old")
+    with monkeypatch.context() as patch:
+        pauses = refuse(patch, "replace", times=100)
+        patch.setattr(sys, "platform", system)
+        with pytest.raises(MachineError, match=r"file: cannot be written: The process cannot access the file$"):
+            write_atomically(tmp_path / "file", "new")
+    assert sum(pauses) == pytest.approx(2 if system == "win32" else 0)
+    assert names(tmp_path) == ["file"]
+
+
 @contextmanager
 def read_pipe(path):
     """Make a named pipe and collect what is written to it inside the block."""
@@ -184,6 +261,28 @@ def test_the_file_that_a_descriptor_is_open_for_is_appended_to(tmp_path):
         file.write(b" after")
     assert (tmp_path / "stdout").is_symlink()
     assert (tmp_path / "file").read_text() == "before content after"
+
+
+def test_pipes_and_devices_are_written_to_in_folders_that_are_not_writable(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    for name in ("pipe", "null"):
+        files.require_writable_file(tmp_path / name, "--out")
+    for name in ("file", "new"):
+        with pytest.raises(MachineError, match=f"--out: cannot be written: the folder {tmp_path} is not writable"):
+            files.require_writable_file(tmp_path / name, "--out")
+
+
+def test_a_read_only_file_is_replaced_except_on_windows(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path / "file")
+    files.require_writable_file(tmp_path / "file", "--out")
+    monkeypatch.setattr("sys.platform", "win32")
+    files.require_writable_file(tmp_path / "new", "--out")
+    with pytest.raises(MachineError, match="--out: cannot be written: the file is read-only"):
+        files.require_writable_file(tmp_path / "file", "--out")
 
 
 def test_a_socket_is_not_replaced(tmp_path, monkeypatch):

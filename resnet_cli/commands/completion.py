@@ -136,8 +136,10 @@ def print_answer(text: str) -> int:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        from resnet_cli.streams import discard_output
+    except OSError as error:
+        from resnet_cli.streams import discard_output, has_no_reader
 
+        if not has_no_reader(error):
+            raise
         discard_output(sys.stdout)
     return 0

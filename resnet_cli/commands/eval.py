@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 
 from resnet_cli.commands.companions import add_run_options, parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
-from resnet_cli.commands.flags import Parser, exit_status, output_folder
+from resnet_cli.commands.flags import Parser, exit_status, folder_in_run, output_folder
 from resnet_cli.commands.folds import add_fold_options, print_label_errors, print_out_of_fold
 from resnet_cli.commands.other_data import (
     add_data_option,
     as_own_images,
     compose_other_data,
+    describe_new_split,
     folder_name,
     folder_name_of_average,
 )
-from resnet_cli.commands.terminal import print_output
+from resnet_cli.commands.terminal import print_json, print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
-from resnet_cli.files import expand_home
+from resnet_cli.files import expand_home, require_writable_folder
 from resnet_cli.runs.folder import is_sweep
 
 if TYPE_CHECKING:
@@ -145,13 +146,16 @@ def _evaluate(options: argparse.Namespace) -> None:
         target=None if options.at is None else Target(*options.at), positive=options.positive,
         calibrate=options.calibrate,
     )  # fmt: skip
+    notes: list[str] = []
     if options.average is None:
         trained = open_trained(options.run, **opened)
+        folder = _folder([trained], options)  # before images are read, since it may be missing
         moved = as_own_images(trained, options.data, options.split)
         if moved is not None:
             trained, options.data = moved, []
         elif options.data:
             wanted = replace(wanted, data=compose_other_data(trained, options.data))
+            notes = describe_new_split(trained, options.data, options.split)
         folder = _folder([trained], options)
         evaluation, runs, title = evaluate_run(trained, wanted), [trained], options.run
     else:
@@ -159,6 +163,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         runs, title = [member.run for member in combined.members], combined.title
         folder = _folder(runs, options)
         evaluation = evaluate_combined(combined, wanted)
+    evaluation.notes.extend(notes)
     write_files(evaluation, folder)
     _report(evaluation, runs, title, folder, options)
 
@@ -176,7 +181,7 @@ def _report(
     for note in [*evaluation.notes, *(problem for problem in problems if problem is not None)]:
         print(f"note: {escape_control_characters(note)}", file=sys.stderr)
     if options.format == "json":
-        print_output(format_json(evaluation.metrics))
+        print_json(format_json(evaluation.metrics))
     else:
         print_output(format_table(title, evaluation.metrics, str(folder)))
 
@@ -218,18 +223,21 @@ def _folder(runs: Sequence["TrainedRun"], options: argparse.Namespace) -> Path:
 
     Raises:
         InputError: The checkpoint is in no run folder and --out is not given, or cannot be used.
+        MachineError: No files can be written there.
     """
     if options.out is not None:
         return output_folder(options.out)
     trained = runs[0]
     if trained.run is None:
         raise InputError(f"{trained.file}: not in a run folder; give --out DIR")
-    if options.data:
-        return trained.run.evaluation / folder_name(options.split or "all", dict(options.data))
     name = options.split or "test"
-    if options.average is not None:
+    if options.data:
+        name = folder_name(options.split or "all", dict(options.data))
+    elif options.average is not None:
         name = folder_name_of_average(name, options.average, [run.file for run in runs])
-    return trained.run.evaluation / name
+    folder = folder_in_run(trained.run.evaluation / name, trained.run.path)
+    require_writable_folder(folder, str(folder))
+    return folder
 
 
 def _target(text: str) -> tuple[str, float]:

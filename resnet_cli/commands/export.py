@@ -16,14 +16,14 @@ from resnet_cli.commands.companions import (
     require_probability_options,
 )
 from resnet_cli.commands.exit import exit_quickly, prepare_output
-from resnet_cli.commands.flags import Parser, exit_status, output_path
+from resnet_cli.commands.flags import Parser, exit_status, folder_in_run, output_path
 from resnet_cli.commands.other_data import add_data_option, at_present_place
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import expand_home
+from resnet_cli.files import expand_home, require_writable_file
 
 if TYPE_CHECKING:
     from resnet_cli.session.trained import TrainedRun
@@ -130,17 +130,20 @@ def _default_path(trained: "TrainedRun", format_name: str) -> Path:
 
     Raises:
         InputError: The checkpoint is not in a run folder.
-        MachineError: The folder cannot be created.
+        MachineError: The folder cannot be created or written.
     """
     if trained.run is None:
         raise InputError(f"{trained.file}: not in a run folder; give --out FILE")
+    folder_in_run(trained.run.exports, trained.run.path)
     try:
         trained.run.exports.mkdir(exist_ok=True)
     except OSError as error:
         raise MachineError(
             error.errno, f"{trained.run.exports}: cannot be created: {error.strerror or error}"
         ) from None
-    return trained.run.exports / f"model.{format_name}"
+    path = trained.run.exports / f"model.{format_name}"
+    require_writable_file(path, str(path))
+    return path
 
 
 def _note_export(trained: "TrainedRun", path: Path, report: dict[str, Any]) -> None:

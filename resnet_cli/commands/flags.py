@@ -8,9 +8,10 @@ from typing import NoReturn
 from resnet_cli import __version__
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError, StoppedError
-from resnet_cli.files import expand_home
+from resnet_cli.files import expand_home, require_writable_file, require_writable_folder
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.logs import warnings_on_stderr
 from resnet_cli.session.signals import StopSignals
 
 UNKNOWN = "unrecognized arguments: "
@@ -43,10 +44,12 @@ def output_path(text: str) -> Path:
 
     Raises:
         InputError: The path is a folder, or its parent does not exist.
+        MachineError: The file cannot be written there.
     """
     path = expand_home(text, "--out")
     if not path.parent.is_dir() or path.is_dir():
         raise InputError(f"--out={path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}")
+    require_writable_file(path, f"--out={path}")
     return path
 
 
@@ -55,12 +58,28 @@ def output_folder(text: str) -> Path:
 
     Raises:
         InputError: The path is a file, or a run folder, which has files of its own with such names.
+        MachineError: No files can be written there.
     """
     folder = expand_home(text, "--out")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out={folder}: is a file; the files of an evaluation go into a folder")
     if RunDir(folder).config.is_file():
         raise InputError(f"--out={folder}: is a run folder, which has files of its own; name a folder in it")
+    require_writable_folder(folder, f"--out={folder}")
+    return folder
+
+
+def folder_in_run(folder: Path, run: Path) -> Path:
+    """Return a folder in a run folder that files are written to by default.
+
+    Raises:
+        InputError: It is reached through a link. In the run folder of somebody else, this could lead to files of the
+            user's, which would be replaced.
+    """
+    inner = (place for place in (folder, *folder.parents) if place != run and place.is_relative_to(run))
+    link = next((place for place in inner if place.is_symlink()), None)
+    if link is not None:
+        raise InputError(f"{link}: is a link, and files outside of the run might be replaced; give --out")
     return folder
 
 
@@ -73,7 +92,7 @@ def exit_status(
     machine · 128 + the number of the signal that stopped it, such as 130 for Ctrl-C and 143 for SIGTERM.
     """
     try:
-        with StopSignals():
+        with StopSignals(), warnings_on_stderr():
             command(parser.parse_intermixed_args(list(arguments)))
     except SystemExit as finished:  # --help
         return int(finished.code or 0)

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_cli.commands.flags import output_folder
-from resnet_cli.commands.terminal import print_output
+from resnet_cli.commands.flags import folder_in_run, output_folder
+from resnet_cli.commands.terminal import print_json, print_output
 from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError
-from resnet_cli.files import expand_home
+from resnet_cli.files import expand_home, require_writable_folder
 
 if TYPE_CHECKING:
     from resnet_cli.evaluation.out_of_fold import LabelReport
@@ -50,7 +50,10 @@ def print_out_of_fold(options: argparse.Namespace) -> None:
     for note in evaluation.notes:
         print(f"note: {escape_control_characters(note)}", file=sys.stderr)
     metrics = evaluation.metrics
-    print_output(format_json(metrics) if options.format == "json" else format_table(options.run, metrics, str(folder)))
+    if options.format == "json":
+        print_json(format_json(metrics))
+    else:
+        print_output(format_table(options.run, metrics, str(folder)))
 
 
 def print_label_errors(options: argparse.Namespace) -> None:
@@ -71,6 +74,7 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
 
     Raises:
         InputError: One of them is not a folder, or an option does not apply to a sweep over folds.
+        MachineError: No files can be written where the results go.
     """
     given = {
         "--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none",
@@ -94,6 +98,8 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
         problems += error.problems
     if problems:
         raise InputError(*problems)
+    if folder is None:
+        require_writable_folder(folder_in_run(sweep / "eval", sweep), str(sweep / "eval"))
     return sweep, folder
 
 

@@ -111,7 +111,7 @@ def as_own_images(trained: "TrainedRun", given: Sequence[tuple[str, str]], split
     from resnet_cli.data.fingerprint import fingerprint_split
     from resnet_cli.runs.logs import quiet
 
-    if split is None or not given or not all(key in PLACES or is_path_key(f"data.{key}") for key, _ in given):
+    if split is None or not given or not _are_places(given):
         return None
     moved = at_present_place(trained, given)
     node, recorded = moved.data_node(), trained.data.get("splits")
@@ -122,6 +122,20 @@ def as_own_images(trained: "TrainedRun", given: Sequence[tuple[str, str]], split
         if isinstance(recorded, Mapping) and split in samples:
             return moved if recorded.get(split) == fingerprint_split(*samples[split]) else None
     return None
+
+
+def describe_new_split(trained: "TrainedRun", given: Sequence[tuple[str, str]], split: str | None) -> list[str]:
+    """Return a note if a split of other images may have training images of the run; see `as_own_images`."""
+    if split is None or split == "train" or not _are_places(given) or _are_at_place(trained):
+        return []
+    return [
+        f"these are not the run's {split} images as they were in training; if they are its own images, some of which "
+        "have changed, training images may be among them"
+    ]
+
+
+def _are_places(given: Sequence[tuple[str, str]]) -> bool:
+    return all(key in PLACES or is_path_key(f"data.{key}") for key, _ in given)
 
 
 def _are_at_place(trained: "TrainedRun") -> bool:

@@ -18,10 +18,10 @@ from resnet_cli.commands.companions import (
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.other_data import add_data_option, at_present_place
-from resnet_cli.commands.terminal import print_output
+from resnet_cli.commands.terminal import print_json, print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import similar_file
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.files import expand_home, write_atomically
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
@@ -110,8 +110,7 @@ def _predict(options: argparse.Namespace) -> None:
     classifier = Classifier(trained, batch_size=options.batch_size, temperature=find_temperature(options, trained))
     rejection = find_rejection(options, trained, classifier)
     writer = _make_writer(format_name, options.top, classifier, rejects=rejection is not None)
-    with _open_output(out) as write:
-        write(writer.header())
+    with _open_output(out, print_json if format_name == "jsonl" else print_output) as write:
         count, unread = _write_predictions(options, images, classifier, rejection, writer, write)
     problems += unread
     if out is not None:
@@ -135,9 +134,11 @@ def _write_predictions(
     classifier: "Classifier",
     rejection: "Rejection | None",
     writer: "Writer",
-    write: Callable[[str], None],
+    write: Callable[[str], bool],
 ) -> tuple[int, list[str]]:
     """Write the predictions of all images; return their number, and a line for each that cannot be read.
+
+    When `write` returns False, because nobody reads the output any more, the rest of the images is left out.
 
     Raises:
         InputError: An image cannot be read, with --strict.
@@ -148,31 +149,39 @@ def _write_predictions(
 
     count = 0
     problems: list[str] = []
+    if not write(writer.header()):
+        return count, problems
     is_hidden = options.out is None and sys.stdout.isatty()  # the lines themselves are the progress
     with tqdm(total=images.count(), unit="image", leave=False, disable=is_hidden or None) as bar:
         for batch in predict_images(classifier, images, top=options.top, rejection=rejection):
             problems += [prediction.error for prediction in batch if prediction.error is not None]
             if problems and options.strict:
                 raise InputError(problems[0])
-            write(writer.rows(batch))
             count += sum(prediction.error is None for prediction in batch)
             bar.update(len(batch))
+            if not write(writer.rows(batch)):
+                break
     return count, problems
 
 
 @contextmanager
-def _open_output(out: Path | None) -> Iterator[Callable[[str], None]]:
-    """Yield a function that writes text to standard output, or to a file that is created at the end.
+def _open_output(out: Path | None, print_text: Callable[[str], bool]) -> Iterator[Callable[[str], bool]]:
+    """Yield `print_text`, or such a function that writes to a file, which is created at the end.
 
-    After Ctrl-C the file has the lines written so far; after an error there is no file.
+    After Ctrl-C or another signal that stops it, the file has the lines so far; after an error there is no file.
     """
     if out is None:
-        yield print_output
+        yield print_text
         return
     lines: list[str] = []
+
+    def keep(text: str) -> bool:
+        lines.append(text)
+        return True
+
     try:
-        yield lines.append
-    except KeyboardInterrupt:
+        yield keep
+    except (StoppedError, KeyboardInterrupt):
         write_atomically(out, "".join(lines))
         raise
     write_atomically(out, "".join(lines))

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from resnet_cli.config.descriptions import argument_descriptions
-from resnet_cli.config.groups import CONFIG_GROUPS, ConfigGroup
+from resnet_cli.config.groups import CONFIG_GROUPS, inner_node
 from resnet_cli.config.paths import CONFIG_FOLDER, config_folders, is_path_key
 from resnet_cli.config.presets import Preset, find_presets, preset_target
 from resnet_cli.config.run_config import NULL_GROUPS, SEED_PARTS
@@ -117,7 +117,7 @@ class Completer:
         target = self._target(path)
         if target is None:
             return {}
-        part = ConfigGroup(given=("seed",)) if inner or group not in CONFIG_GROUPS else CONFIG_GROUPS[group]
+        part = inner_node(path) if inner or group not in CONFIG_GROUPS else CONFIG_GROUPS[group]
         try:
             own = signature(target)
         except Exception:  # a user's module can fail in any way while it is imported
@@ -126,7 +126,8 @@ class Completer:
         for reader in part.readers:
             texts = {**argument_descriptions(reader), **texts}
         parameters = {**own.parameters, **part.reader_parameters(own.parameters), **own.parameters}
-        return {name: (p, texts.get(name, "")) for name, p in parameters.items() if name not in part.given}
+        keys = (name for name in parameters if not part.passes(name, own.parameters))
+        return {name: (parameters[name], texts.get(name, "")) for name in keys}
 
     def _target(self, path: str) -> str | None:
         typed = next((word.split("=", 1)[1] for word in self.words if word.startswith(f"{path}._target_=")), None)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import yaml
 
 from resnet_cli.config.descriptions import argument_descriptions, key_comments
-from resnet_cli.config.groups import CONFIG_GROUPS, LOGGER, ConfigGroup
+from resnet_cli.config.groups import CONFIG_GROUPS, INNER_NODE_OF_TRAINER, LOGGER, ConfigGroup
 from resnet_cli.config.json_schema import NODE, Schema, schema_of
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.presets import Preset, preset_target
@@ -16,7 +16,6 @@ from resnet_cli.config.validation import OPTIONAL_GROUPS, RUN_TARGET
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
 PYTHON_WORDS = re.compile(r"\b(None|True|False)\b")
-ANY_NODE = ConfigGroup(given=("seed",))  # nodes inside the nodes of groups
 
 
 def config_schema(presets: Sequence[Preset]) -> Schema:
@@ -31,7 +30,7 @@ def config_schema(presets: Sequence[Preset]) -> Schema:
     used = _targets_by_group(presets)
     top_level = key_comments(CONFIG_FOLDER / "train.yaml")
     properties: Schema = {}
-    definitions: Schema = {"node": _node_schema(used[""], ANY_NODE, {})}
+    definitions: Schema = {"node": _node_schema(used[""], INNER_NODE_OF_TRAINER, {})}
     comments = _comments(presets)
     for name, parameter in signature(RUN_TARGET).parameters.items():
         own = _property_schema(parameter, argument_descriptions(RUN_TARGET).get(name, ""), top_level.get(name, ""))
@@ -94,13 +93,14 @@ def _target_schema(target: str, group: ConfigGroup, comments: Mapping[str, Mappi
     own = signature(target)
     found: dict[str, list[Schema]] = {}
     for name, source in _sources(target, own, group):
-        if name not in group.given:
+        if not group.passes(name, own.parameters):
             texts = (argument_descriptions(source[0]).get(name, ""), comments.get(target, {}).get(name, ""))
             found.setdefault(name, []).append(_property_schema(source[1], *texts))
     properties = {name: items[0] if len(items) == 1 else {"allOf": items} for name, items in found.items()}
     readers = group.reader_parameters(own.parameters)
     needed = [*own.parameters.values(), *readers.values()]
-    required = dict.fromkeys(p.name for p in needed if p.required and p.name not in group.given and not own.open)
+    is_key = {p.name: not own.open and not group.passes(p.name, own.parameters) for p in needed}
+    required = dict.fromkeys(p.name for p in needed if p.required and is_key[p.name])
     schema: Schema = {"properties": {"_target_": {}, **properties}, "required": list(required)}
     return schema if own.open else {**schema, "additionalProperties": False}
 

@@ -24,7 +24,7 @@ class ConfigGroup:
         foreign: Packages that have no targets of the kind.
     """
 
-    given: tuple[str, ...]
+    given: tuple[str, ...] = ()
     readers: tuple[str, ...] = ()
     own_first: tuple[str, ...] = ()
     kind: str = ""
@@ -35,6 +35,13 @@ class ConfigGroup:
         """Return the parameters of the readers, for a target whose own parameters are `own`."""
         parameters = {name: p for reader in self.readers for name, p in signature(reader).parameters.items()}
         return {name: p for name, p in parameters.items() if not (name in self.own_first and name in own)}
+
+    def passes(self, name: str, own: Collection[str]) -> bool:
+        """Return whether the builder passes an argument, which is then no key, for a target whose parameters are `own`.
+
+        What is passed to the readers alone may be a key of the target.
+        """
+        return name in self.given and not (name in self.own_first and name in own)
 
     def split_keys(self, node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split a node into the one that its target takes, and the options of the readers.
@@ -52,8 +59,9 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
     "optimizer": ConfigGroup(
         given=("params", "model", "num_classes"),
         readers=("resnet_cli.optimizers.parameter_groups",),
-        kind="an optimizer: it takes neither params, as those of torch.optim do, nor model",
-        is_of_kind=lambda target: target.open or not {"params", "model"}.isdisjoint(target.parameters),
+        own_first=("model", "num_classes"),
+        kind="an optimizer: it takes no params, as those of torch.optim do",
+        is_of_kind=lambda target: target.open or "params" in target.parameters,
     ),
     "schedule": ConfigGroup(
         given=("total_steps", "steps_per_epoch"),
@@ -72,7 +80,7 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
     "data": ConfigGroup(
         given=("dataset", "device", "seed"),
         readers=("resnet_cli.data.make_loaders",),
-        own_first=("folds", "fold", "group", "splits", "classes", "merge", "label_noise"),
+        own_first=("dataset", "device", "seed", "folds", "fold", "group", "splits", "classes", "merge", "label_noise"),
         kind="a data set: name a function that returns a resnet_cli.data.Dataset, as resnet_cli.data.image_folder does",
         foreign=FOREIGN,
     ),
@@ -90,8 +98,16 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
 }
 LOGGER = ConfigGroup(given=(), kind="a logger: name a subclass of resnet_cli.loggers.Logger", foreign=FOREIGN)
 
+# Nodes inside the nodes of groups: those of the trainer get the seed of the run if they have such a parameter.
+INNER_NODE, INNER_NODE_OF_TRAINER = ConfigGroup(), ConfigGroup(given=("seed",))
+
 # Keys at which an entry of `optimizer.groups` can have a node of its own, of the config group of that name.
 OWN_PARTS = ("optimizer", "schedule")
+
+
+def inner_node(path: str) -> ConfigGroup:
+    """Return the config group of a node inside the node of a group, by its key."""
+    return INNER_NODE_OF_TRAINER if path.startswith("trainer.") else INNER_NODE
 
 
 def group_of(path: str) -> str:

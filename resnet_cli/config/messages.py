@@ -119,3 +119,8 @@ def as_typed(key: str) -> str:
 def escape_control_characters(text: str) -> str:
     """Escape the control characters of a text: names of folders and configs come from elsewhere."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def escape_lines(text: str) -> str:
+    """Escape the control characters of a text, except the newlines between its lines."""
+    return "\n".join(map(escape_control_characters, text.split("\n")))

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from resnet_cli.config import ranges
 from resnet_cli.config.annotation_text import UnknownAnnotationError, from_text
 from resnet_cli.config.annotations import Opaque, from_object, is_known, plain_default, type_of_default
-from resnet_cli.config.source_files import Module, definition, forget_sources, import_of, module_source
+from resnet_cli.config.source_files import Module, definition, forget_sources, import_of, module_source, search_for
 
 __all__ = ["NotFoundError", "Opaque", "Parameter", "Signature", "locate", "signature"]
 
@@ -72,6 +72,7 @@ def forget_signatures() -> None:
 
 @lru_cache(maxsize=256)
 def _signature(target: str, imported: int) -> Signature:  # `imported` is a part of the key of the cache alone
+    search_for(target)
     parts = target.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         module = module_source(".".join(parts[:cut]))
@@ -196,6 +197,7 @@ def locate(target: str) -> Any:
     parts = target.split(".")
     if not all(part.isidentifier() for part in parts) or len(parts) < 2:
         raise NotFoundError(f"{target!r} is not the dotted name of a class or function")
+    search_for(target)
     for cut in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:cut])
         try:

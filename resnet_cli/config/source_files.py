@@ -16,6 +16,20 @@ def search_working_folder() -> None:
         sys.path.append(str(Path.cwd()))
 
 
+def search_for(target: str) -> None:
+    """Let the working folder be searched if it alone has the module that a dotted name begins with.
+
+    Otherwise it is not: a package that is not installed and that others import if it is there, such as an image
+    decoder, might lie in the folder of somebody else's run.
+    """
+    first = target.partition(".")[0]
+    if first in sys.modules or not first.isidentifier() or _find_spec(first) is not None:
+        return
+    if PathFinder.find_spec(first, [str(Path.cwd())]) is not None:
+        search_working_folder()
+        forget_sources()
+
+
 @dataclass(frozen=True)
 class Module:
     """A parsed source file and what its top level defines."""

@@ -78,7 +78,7 @@ def dump_readable(settings: Settings) -> str:
     if (size := len(text.encode("utf-8", "replace"))) > LARGEST_FILE:
         reason = f"{size:,} bytes, and stored configs have at most {LARGEST_FILE:,}"
     if reason:
-        raise InputError(f"config: no command could read it again: {reason}; keep long lists in files of your own")
+        raise InputError(f"config: no command could read it again: {reason}")
     return text
 
 
@@ -142,16 +142,17 @@ def _iter_problems(value: object, count: list[int], depth: int) -> Iterator[str]
         yield f"a value of type {type(value).__name__}"
 
 
-def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) -> Settings:
+def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str], in_files: Sequence[str] = ()) -> Settings:
     """Return a stored config with the keys that the user sets now.
 
     Args:
         stored: The run's own config.
         composed: The config composed now with the user's overrides, which has the new values.
         given_keys: The keys that the user set: a group replaces its whole node, an experiment everything.
+        in_files: The keys that chosen files set which may set any key.
     """
     result = deepcopy(composed if "experiment" in given_keys else stored)
-    for key in given_keys:
+    for key in (*in_files, *given_keys):
         *path, last = key.split(".")
         source: Any = composed
         target: Any = result
@@ -165,7 +166,8 @@ def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) ->
                 target[last] = deepcopy(source[last])
             else:  # `~key`
                 target.pop(last, None)
-    if EPOCHS in given_keys and BUDGET not in given_keys and isinstance(result.get("trainer"), dict):
+    is_given = next((EPOCHS in keys for keys in (given_keys, in_files) if {EPOCHS, BUDGET} & {*keys}), False)
+    if is_given and BUDGET not in given_keys and isinstance(result.get("trainer"), dict):
         result["trainer"].pop("time_budget", None)  # the given number of epochs replaces the one that the budget chose
     own = {key: value for key, value in result.items() if key not in CONTROL_KEYS}
     return {**own, **{key: composed[key] for key in CONTROL_KEYS if key in composed}}

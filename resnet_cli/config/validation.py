@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from resnet_cli.config.groups import CONFIG_GROUPS, LOGGER, OWN_PARTS, ConfigGroup, group_of
+from resnet_cli.config.groups import CONFIG_GROUPS, LOGGER, OWN_PARTS, ConfigGroup, group_of, inner_node
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
 from resnet_cli.config.suggestions import advice_on_key, nearest_name, nearest_names, options_with
@@ -183,7 +183,7 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
     parameters: dict[str, list[Parameter]] = {}
     for source in (own.parameters, part.reader_parameters(own.parameters)):
         for name, parameter in source.items():
-            if name not in part.given:
+            if not part.passes(name, own.parameters):
                 parameters.setdefault(name, []).append(parameter)
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     for key, value in arguments.items():
@@ -267,11 +267,11 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
         allowed = describe(annotation) + _advice_on_quotes(value, annotation)
         yield Problem(path, "not allowed", value, allowed=allowed, suggestion=near)
     elif isinstance(value, Mapping) and "_target_" in value:
-        yield from _check_node(path, value, ConfigGroup(given=("seed",)), known)
+        yield from _check_node(path, value, inner_node(path), known)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             if isinstance(item, Mapping) and "_target_" in item:
-                yield from _check_node(f"{path}[{index}]", item, ConfigGroup(given=("seed",)), known)
+                yield from _check_node(f"{path}[{index}]", item, inner_node(path), known)
 
 
 def _decoded(text: str) -> object:

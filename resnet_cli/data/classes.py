@@ -48,7 +48,18 @@ def choose_classes(
             left_out += names_in_files(split, (~is_kept).nonzero().flatten().tolist())
             split, labels = select(split, is_kept.nonzero().flatten()), labels[is_kept]
         splits[part] = replace(split, labels=labels)
-    return replace(replace_parts(dataset, splits), class_names=tuple(kept)), frozenset(left_out)
+    return replace(replace_parts(dataset, _filled(splits)), class_names=tuple(kept)), frozenset(left_out)
+
+
+def _filled(splits: dict[str, DatasetSplit]) -> dict[str, DatasetSplit]:
+    """Return the splits of a data set that is read whole with others in place of those that have become empty."""
+    whole, filled = current_undivided(), [name for name, split in splits.items() if len(split)]
+    if whole is None or not filled or {"train", "test"} <= {*filled}:
+        return {name: split for name, split in splits.items() if whole is None or name != "val" or len(split)}
+    train, *others = filled
+    whole.lacks_test = "test" not in others  # it is the training split then
+    rest = {name: splits[name] for name in others}
+    return {"train": splits[train], "test": splits[train], **rest}
 
 
 def _are_classes(labels: Tensor, classes: int) -> bool:

@@ -7,7 +7,7 @@ Shapes: N images, K classes.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ from resnet_cli.evaluation.members import (
 from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.seeding import random_state_kept
 from resnet_cli.session.trained import TrainedRun, open_trained
-from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
+from resnet_cli.training.batch_norm import batch_norms, update_batch_norm
 from resnet_cli.training.device import seed_device
 from resnet_cli.training.evaluation import evaluate
 from resnet_cli.training.metrics import Scores
@@ -121,7 +121,8 @@ def average_weights(members: Sequence[Member], loaders: Loaders) -> TrainedRun:
     """Return the first run with the average of all weights, in evaluation mode.
 
     Batch-norm statistics are recomputed on the training images, augmented as in the first run's first epoch, since no
-    member's statistics fit the averaged weights.
+    member's statistics fit the averaged weights. Layers whose statistics are the same in all members, which were frozen
+    in training, keep them.
 
     Args:
         members: Runs of one architecture.
@@ -132,11 +133,20 @@ def average_weights(members: Sequence[Member], loaders: Loaders) -> TrainedRun:
     states = [member.run.model.state_dict() for member in members]
     averaged = [name for name, tensor in state_tensors(states[0]).items() if tensor.is_floating_point()]
     model.load_state_dict({**states[0], **{name: _mean([state[name] for state in states]) for name in averaged}})
-    if has_batch_norm(model):
+    layers = dict(batch_norms(model))
+    frozen = [layer for name, layer in layers.items() if _have_same_statistics(states, name)]
+    if len(frozen) < len(layers):
         with first.backend.switches(), random_state_kept(first.backend.device):
             seed_device(first.backend.device, int(first.settings.get("seed") or 0), "batch norm")
-            update_batch_norm(model, loaders.train.epoch(0), autocast=first.backend.autocast)
+            update_batch_norm(model, loaders.train.epoch(0), autocast=first.backend.autocast, frozen=frozen)
     return replace(first, model=model.eval(), thresholds=None)  # the members' thresholds are for their own weights
+
+
+def _have_same_statistics(states: Sequence[Mapping[str, Tensor]], layer: str) -> bool:
+    """Return whether a batch norm has the same running statistics in all state dicts."""
+    names = [f"{layer}.{name}" if layer else name for name in ("running_mean", "running_var")]
+    first, *others = states
+    return all(torch.equal(first[name].cpu(), state[name].cpu()) for state in others for name in names)
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:

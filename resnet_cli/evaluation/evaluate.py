@@ -28,7 +28,7 @@ from resnet_cli.evaluation.images import EvaluatedImages, Split, has_validation,
 from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
 from resnet_cli.evaluation.ranking import Target
-from resnet_cli.files import write_atomically
+from resnet_cli.files import remove_file, replace_file, write_atomically
 from resnet_cli.runs.card import redraw_card
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.runs.folder import RunDir
@@ -247,9 +247,9 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
         for name, content in evaluation.files.items():
             write_atomically(staged / name, content, target=folder / name)
         for name in FILES:
-            (folder / name).unlink(missing_ok=True)
+            remove_file(folder / name)
         for name in sorted(evaluation.files, key=METRICS.__eq__):
-            (staged / name).replace(folder / name)
+            replace_file(staged / name, folder / name)
     except MachineError:
         raise
     except OSError as error:

@@ -25,7 +25,7 @@ from resnet_cli.evaluation.label_errors import LabelError, find_label_errors, fo
 from resnet_cli.evaluation.members import Member
 from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
-from resnet_cli.files import write_atomically
+from resnet_cli.files import remove_file, write_atomically
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.plots.contact_sheet import draw_contact_sheet, one_line
 from resnet_cli.plots.samples import to_pixels
@@ -243,7 +243,7 @@ def write_label_errors(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if sheet is None:
-            picture.unlink(missing_ok=True)
+            remove_file(picture)
     except OSError as error:
         raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror or error}") from None
     write_atomically(table, format_errors(errors, found.names, found.class_names))

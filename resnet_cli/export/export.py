@@ -20,7 +20,7 @@ from resnet_cli.errors import InputError, MachineError, ParityError
 from resnet_cli.export import files, parity, quantise
 from resnet_cli.export.files import Format, Runner
 from resnet_cli.export.graph import ExportGraph, Output, is_resized
-from resnet_cli.files import move_file, write_atomically
+from resnet_cli.files import move_file, replace_file, write_atomically
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.inference.rejection import Rejection
 from resnet_cli.runs.environment import utc_now
@@ -138,7 +138,7 @@ def _write(
     files.write(program, temporary, options.format, metadata, outputs, resizes=resizes)
     if options.precision == "int8":
         whole = temporary.with_name(f"{temporary.name}.fp32")
-        temporary.replace(whole)
+        replace_file(temporary, whole)
         try:
             quantise.quantise(whole, temporary, loaders)
         finally:

@@ -104,7 +104,7 @@ ADVICE: Mapping[str, Callable[[re.Match[str]], str]] = {
     r"^Could not append to config. An item is already at '(.+)'": lambda found: (
         f"+{found[1]}: the config has this key already; without +, {found[1]}=VALUE changes it"
     ),
-    r"^Could not delete from config. '(.+)' does not exist": lambda found: f"~{found[1]}: the config has no such key",
+    r"^Could not delete from config. '(.+)' does not exist": lambda found: _advise_deletion(found[1]),
     r"^Could not delete '([\w/@]+)'": lambda found: f"~{found[1]}: no option of this group is chosen",
     r"^Could not delete from config. The value of '(.+)' is (.*) and not (.*)\.$": lambda found: (
         f"~{found[1]}={found[3]}: the value is {found[2]}; ~{found[1]} deletes any"
@@ -116,6 +116,13 @@ ADVICE: Mapping[str, Callable[[re.Match[str]], str]] = {
         "--config-path, --config-name: replace the configs of this program; --config-dir FOLDER adds your own to them"
     ),
 }
+
+
+def _advise_deletion(key: str) -> str:
+    """Say that there is nothing to delete, for a key that Hydra does not find: it takes null for a missing key."""
+    changes_run = any(word.lstrip("+").startswith("resume=") for word in sys.argv[1:])
+    remedy = f"{key}=null changes the value of the run" if changes_run else "leave it out"
+    return f"~{key}: the config has no such key, or its value is null already; {remedy}"
 
 
 def _advise_config_dir(folder: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -61,14 +62,14 @@ def checked_settings(
         valid: A valid config; parts that both configs share as one object are not checked again.
     """
     settings = validation.without_leftovers(settings, keys, in_files)
-    given = [*in_files, *keys]  # a group of the user's own sets keys as if they were typed
     reproduce = settings.get("reproduce")
     if isinstance(reproduce, str) and reproduce.strip():
-        return _reproduced_settings(settings, given, find_run_of("reproduce", reproduce))
+        return _reproduced_settings(settings, keys, in_files, find_run_of("reproduce", reproduce))
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
-        return _resumed_settings(settings, given, find_run_of("resume", resume))
-    settings = with_defaults_of_labels(settings, given)
+        run = find_run_of("resume", resume)
+        return _changed_settings(stored.read(run.config), settings, keys, in_files, run)
+    settings = with_defaults_of_labels(settings, keys)
     validation.check(settings, valid)
     require_one_length(settings, keys, in_files)
     if settings["model"].get("weights") is None and not settings["model"].get("pretrained"):
@@ -96,22 +97,29 @@ def with_defaults_of_labels(settings: Settings, given_keys: Collection[str]) -> 
     return settings
 
 
-def _resumed_settings(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
-    """Return a run's stored config with the given keys of `settings` applied, after checking it."""
-    return _changed_settings(stored.read(run.config), settings, keys, run)
+def _changed_settings(
+    config: Settings, settings: Settings, keys: Sequence[str], in_files: Sequence[str], run: RunDir | None = None
+) -> Settings:
+    """Return a stored config with the given keys of `settings` applied, after checking it.
 
-
-def _changed_settings(config: Settings, settings: Settings, keys: Sequence[str], run: RunDir | None = None) -> Settings:
-    """Return a stored config, in a run folder or outside of one, with the given keys of `settings` applied."""
-    result = stored.overlaid(config, settings, keys)
+    Args:
+        config: The stored config.
+        settings: The config as composed now.
+        keys: The keys on the command line.
+        in_files: The keys in files that may set any key.
+        run: The run folder; None for a checkpoint outside of one.
+    """
+    result = stored.overlaid(config, settings, keys, in_files)
     _check_run_config(result, settings, run)
-    require_one_length(result, keys)
+    require_one_length(result, keys, in_files)
     return result
 
 
-def _reproduced_settings(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
+def _reproduced_settings(
+    settings: Settings, keys: Sequence[str], in_files: Sequence[str], run: RunDir
+) -> Settings:  # fmt: skip
     """Return the config that reproduces a run, after checking that the given keys do not change its results."""
-    result = overlay_reproduced(run, settings, keys)
+    result = overlay_reproduced(run, settings, keys, in_files)
     _check_run_config(result, settings, run)
     require_same_results(run, result)
     return result
@@ -195,13 +203,19 @@ def compose_settings(
             if changed is None:
                 settings = run_settings(composed, given)
             else:
-                settings = _changed_settings(changed, to_plain(composed), override_keys(given))
+                keys_in_files = file_keys(composed.hydra)
+                settings = _changed_settings(changed, to_plain(composed), override_keys(given), keys_in_files)
             in_files = keys_of_files(composed.hydra)
             run_dir = str(OmegaConf.select(composed, "hydra.run.dir"))
             is_fixed = has_fixed_folder(composed)
-            swept, params = swept_keys(composed, given), tuple(param_overrides(composed))
-            is_same_sweep = has_fixed_folder(composed, "sweep")
-            sweep_dir = str(OmegaConf.select(composed, "hydra.sweep.dir")) if is_same_sweep else None
+            swept = swept_keys(composed, given)
+            sweep_dir: str | None = None
+            params: tuple[str, ...] = ()
+            with suppress(OmegaConfBaseException):  # they name a variable that is not set, and may not be needed
+                params = tuple(param_overrides(composed))
+            if has_fixed_folder(composed, "sweep"):
+                with suppress(OmegaConfBaseException):
+                    sweep_dir = str(OmegaConf.select(composed, "hydra.sweep.dir"))
     finally:
         HydraConfig.instance().cfg = before
     keys = tuple(override_keys(given))

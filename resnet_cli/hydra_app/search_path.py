@@ -1,4 +1,4 @@
-"""What the user adds to configs: groups in `./conf` and in the folder of --config-dir, and classes beside them."""
+"""What the user adds to configs: groups in `./conf` and in the folder of --config-dir."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,6 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from resnet_cli.config.paths import config_folders
-from resnet_cli.config.source_files import search_working_folder
 from resnet_cli.hydra_app.file_source import Notes, active_notes, use_checked_files
 from resnet_cli.hydra_app.plugins import add_launcher_options
 
@@ -32,7 +31,7 @@ class UserConfigs(SearchPathPlugin):
 
 @contextmanager
 def user_configs(options: Sequence[str]) -> Iterator[None]:
-    """Let configs that are composed inside this block use the user's groups, and classes in the working folder.
+    """Let configs that are composed inside this block use the user's groups.
 
     Args:
         options: The command line, which may have --config-dir.
@@ -40,7 +39,6 @@ def user_configs(options: Sequence[str]) -> Iterator[None]:
     Plugins.instance().register(UserConfigs)
     use_checked_files()
     add_launcher_options()
-    search_working_folder()
     folders = _active_folders.set(config_folders(options)[:-1])
     notes = active_notes.set(Notes())
     try:

@@ -131,8 +131,8 @@ def _find(name: str, problems: list[str], argument: str = "IMAGE") -> list[str]:
 
 def _look_up(name: str, path: Path, problems: list[str]) -> list[str]:
     """Return what is at a path; see `_find`."""
+    before = len(problems)
     if path.is_dir():
-        before = len(problems)
         images = sorted(_walk(str(path), problems))
         if not images and len(problems) == before:
             raise InputError(f"{name}: no image files in this folder, by their names (.jpg, .png ...)")
@@ -141,7 +141,7 @@ def _look_up(name: str, path: Path, problems: list[str]) -> list[str]:
         return [str(path)]
     if glob.has_magic(name):
         images = _match(str(path), problems)
-        if images:
+        if images or len(problems) > before:
             return images
         raise InputError(f"{name}: no file has a name of this pattern")
     raise InputError(f"{name}: no such file or folder")
@@ -180,7 +180,9 @@ def _walk(folder: str, problems: list[str]) -> Iterator[str]:
     """
 
     def add_problem(error: OSError) -> None:
-        problems.append(f"{error.filename}: cannot be read: {error.strerror or error}")
+        problem = f"{error.filename}: cannot be read: {error.strerror or error}"
+        if problem not in problems:  # a pattern may match a folder and its parent
+            problems.append(problem)
 
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=add_problem):

@@ -15,6 +15,7 @@ from resnet_cli.analysis.activation_statistics import activation_statistics, plo
 from resnet_cli.analysis.gradient_flow import GradientRow, chain_rows, draw_gradients, gradient_flow
 from resnet_cli.analysis.shattered_gradients import plot_shattered, shattered_gradients
 from resnet_cli.analysis.signal_propagation import plot_signal, signal_propagation
+from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.trust import targets
 from resnet_cli.data import Loaders
@@ -40,12 +41,13 @@ class Analysis:
     """A measurement of one network, and the picture of several.
 
     Args:
-        measure: (network, first training images, their labels, the loss) -> rows, dataclasses of plain values.
+        measure: (network, first training images, their labels, a function that returns the loss) -> rows, which are
+            dataclasses of plain values.
         draw: (rows by label, file, title) draws them.
         title: What follows the model in the picture's title.
     """
 
-    measure: Callable[[nn.Module, Tensor, Tensor, LossFunction], Sequence[Any]]
+    measure: Callable[[nn.Module, Tensor, Tensor, Callable[[], LossFunction]], Sequence[Any]]
     draw: Callable[..., None]
     title: str
 
@@ -125,8 +127,6 @@ def _measure(analysis: Analysis, composed: Composed, *, alone: bool) -> Series:
     loaders = build.loaders(
         config.data, device=torch.device("cpu"), seed=config.seed_of("order"), augment_seed=config.seed_of("augment")
     )
-    smoothing = build.get_argument(config.trainer, "label_smoothing") or 0.0
-    loss = build_loss(config.loss, config.trainer, loaders) or partial(F.cross_entropy, label_smoothing=smoothing)
     nets: dict[str, nn.Module] = {}
     for label, own in {_residual_label(node): node, **(_twin(node) if alone else {})}.items():
         try:
@@ -134,11 +134,18 @@ def _measure(analysis: Analysis, composed: Composed, *, alone: bool) -> Series:
         except InputError as error:
             if not nets:
                 raise
-            print(f"the {label} counterpart could not be built: {error.problems[0]}", file=sys.stderr)
+            problem = escape_control_characters(str(error.problems[0]))
+            print(f"the {label} counterpart could not be built: {problem}", file=sys.stderr)
     if alone:
         nets |= _trained_network(composed, loaders)
     images_BCHW, labels_B = next(loaders.train.epoch(0))
-    return {label: analysis.measure(net, images_BCHW, labels_B, loss) for label, net in nets.items()}
+    make_loss = partial(_make_loss, config, loaders)
+    return {label: analysis.measure(net, images_BCHW, labels_B, make_loss) for label, net in nets.items()}
+
+
+def _make_loss(config: RunConfig, loaders: Loaders) -> LossFunction:
+    smoothing = build.get_argument(config.trainer, "label_smoothing") or 0.0
+    return build_loss(config.loss, config.trainer, loaders) or partial(F.cross_entropy, label_smoothing=smoothing)
 
 
 def _trained_network(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
@@ -163,9 +170,9 @@ def _initialised_network(node: Node, loaders: Loaders, seed: int) -> nn.Module:
 
 
 def _measure_gradients(
-    net: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss: LossFunction
-) -> Sequence[Any]:  # fmt: skip
-    return gradient_flow(net, images_BCHW, labels_B, loss)
+    net: nn.Module, images_BCHW: Tensor, labels_B: Tensor, make_loss: Callable[[], LossFunction]
+) -> Sequence[Any]:
+    return gradient_flow(net, images_BCHW, labels_B, make_loss())
 
 
 def _measure_signal(net: nn.Module, images_BCHW: Tensor, *_: Any) -> Sequence[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from resnet_cli.config.messages import naming
 from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import expand_home, remove_stale_temporaries, write_atomically
+from resnet_cli.files import expand_home, remove_stale_temporaries, replace_file, write_atomically
 
 LOST_RECORD = "restore it from a backup, or delete it, and a resumed run begins a new one"
 SWEEP_FILES = ("sweep.json", "multirun.yaml")
@@ -103,7 +103,7 @@ class RunDir:
     def promote_previous(self) -> None:
         """Rename `previous.pt` to `last.pt`, so that the next save does not keep a damaged `last.pt` as its backup."""
         try:
-            self.previous.replace(self.last)
+            replace_file(self.previous, self.last)
         except OSError as error:
             raise MachineError(error.errno, f"{self.last}: cannot be written: {error.strerror or error}") from None
 

@@ -16,6 +16,7 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK_NAME = ".lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # the last two differ on macOS
 # POSIX locks belong to a process and end when it closes any descriptor of the file, so a second attempt in the same
 # process would succeed and release the first. All of this process must know which folders it holds.
 _held: set[str] = set()
@@ -153,7 +154,7 @@ if sys.platform != "win32":
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise _in_use(path.parent, _read_owner(descriptor), kind) from None
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            if error.errno not in NO_LOCKS:
                 raise  # those are network file systems without locks: refusing them would refuse whole clusters
 
     def _write_owner(path: Path, descriptor: int) -> None:

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from resnet_cli.config.messages import escape_lines
 from resnet_cli.errors import MachineError
 from resnet_cli.runs.terminal import format_record
 from resnet_cli.streams import discard_output
@@ -47,6 +48,13 @@ class _Terminal(logging.Handler):
             sys.stdout.flush()
         except OSError:  # a closed terminal or pipe, or a full disk: the run goes on, and its log has the line
             discard_output(sys.stdout)
+
+
+class _Warnings(logging.Handler):
+    """Prints lines to standard error as `logging` does without a handler, with control characters escaped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_line(escape_lines(self.format(record)), sys.stderr)
 
 
 class _LogFile(logging.FileHandler):
@@ -147,6 +155,22 @@ class RankLog(RunLog):
         file.setLevel(logging.WARNING)
         file.setFormatter(self._prefixed)
         return file
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Print this package's warnings on standard error inside this block, unless the caller has handlers for them."""
+    if logger.hasHandlers():
+        yield
+        return
+    handler, propagates = _Warnings(logging.WARNING), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False  # a library that configures the root logger later would print them again
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
 
 
 @contextmanager

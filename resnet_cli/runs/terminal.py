@@ -9,6 +9,7 @@ from logging import LogRecord
 from pathlib import Path
 from typing import TextIO
 
+from resnet_cli.config.messages import escape_lines
 from resnet_cli.streams import columns_of, is_terminal
 
 COLOURS = {"red": "31;1", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
@@ -59,10 +60,12 @@ def format_record(line: str, record: LogRecord, stream: TextIO) -> str:
 
 
 def format_line(line: str, stream: TextIO, layouts: Sequence[tuple[int, str]] = ()) -> str:
-    """Return a line as a stream shows it; see `format_record`."""
+    """Return a line as a stream shows it, with control characters in names escaped; see `format_record`."""
     columns = columns_of(stream)
     if columns is not None:
         line = _choose_layout(line, layouts, columns)
+    line = escape_lines(line)
+    if columns is not None:
         line = _wrap(shorten_paths(line, columns), columns)
     return colour_line(line) if has_colour(stream) else line
 

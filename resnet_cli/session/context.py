@@ -26,7 +26,7 @@ class Plans:
         """Write the files of the group `plan` that are missing.
 
         A job that a launcher has sent to another machine composes its config there, and would find only the options of
-        this name that plan nothing.
+        this name that plan nothing. The files stay there, since other jobs of the sweep may need them.
         """
         for path, text in self.options.items():
             if not Path(path).is_file():

@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from resnet_cli.config.messages import escape_lines
 from resnet_cli.distributed.environment import ExistingRank
 from resnet_cli.distributed.existing import ExistingRanks
 from resnet_cli.distributed.options import options_of
@@ -57,7 +58,7 @@ def _serve(ranks: ExistingRanks, stop: StopSignals) -> int:
                 train_rank(train, job, group)
         except RankFailedError as error:
             if not ranks.has_first_failed():  # it has printed the cause
-                print(f"error: {error}", file=sys.stderr)
+                print(escape_lines(f"error: {error}"), file=sys.stderr)
         except ERRORS_OF_ALL_RANKS:
             continue
         except StoppedError:

@@ -83,6 +83,6 @@ def _require_fit(target: str, size: int) -> None:
     memory = memory_limit()
     if size > WEIGHTS_FRACTION * memory:
         raise ModelTooLargeError(
-            f"{target} is too large: its weights take {size / 2**30:,.0f} GiB, gradients need as much again, and this "
-            f"machine has {memory / 2**30:,.0f} GiB of memory"
+            f"{target} is too large: its weights take {size / 2**30:,.0f} GiB, gradients need as much again, and "
+            f"{memory / 2**30:,.0f} GiB of memory can be used here"
         )

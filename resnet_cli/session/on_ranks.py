@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from resnet_cli.config.counts import counted
+from resnet_cli.config.messages import escape_lines
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.distributed.existing import existing_ranks
 from resnet_cli.distributed.launch import Launcher
@@ -131,7 +132,7 @@ def train_on_ranks(
             line = f"{error}; restart {launcher.attempt} of {options.max_restarts} from the last checkpoint"
             _append_to_run_log(run, error.traceback)
             _append_to_run_log(run, line)
-            print_line(line, sys.stdout)
+            print_line(escape_lines(line), sys.stdout)
             config = replace(config, resume="auto")
 
 
@@ -165,7 +166,7 @@ def _record_failure(run: RunDir, error: RankFailedError) -> None:
     _append_to_run_log(run, error.traceback)
     _append_to_run_log(run, f"error: {error}")
     if error.traceback:
-        print_line(error.traceback, sys.stderr)
+        print_line(escape_lines(error.traceback), sys.stderr)
     with suppress(InputError, MachineError):
         if run.record.exists():
             run.update_record(status="failed", ended=utc_now(), reason=str(error))

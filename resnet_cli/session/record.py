@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from resnet_cli.config.selection import selected_by
-from resnet_cli.config.stored import dump_readable, flat
+from resnet_cli.config.stored import dump, dump_readable, flat
 from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.files import write_atomically
 from resnet_cli.models.inspection import count_parameters
@@ -69,8 +69,13 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     sweep = context.sweep
     repositories = find_repositories() if sweep is None else repositories_of_sweep(str(sweep), str(Path.cwd()))
     environment = collect_environment(repositories)
+    starts_anew = prepared.start.file is None and not before
     settings, without_effect = settings_to_store(prepared, before, context.overrides or ())
-    run.create(dump_readable(settings), **_starting_record(prepared, context, before), **environment)
+    run.create(
+        dump_readable(settings) if starts_anew else dump(settings),
+        **_starting_record(prepared, context, before),
+        **environment,
+    )
     run.write_metrics(prepared.trainer.state.rows)
     write_atomically(run.splits, prepared.loaders.format_splits())
     for name, text in context.files.items():

@@ -61,3 +61,13 @@ def require_kind(key: str, node: Node, built: Any, kind: Any, expected: str, ret
     """
     if not isinstance(built, kind):
         raise InputError(f"{key}._target_: {node['_target_']} {returned} {type(built).__name__}, not {expected}")
+
+
+def require_foreseeable(trainer: Node) -> None:
+    """Raise an `InputError` for an option of a run with a time budget that takes a time which few steps do not show."""
+    every = trainer.get("log_sharpness")
+    if every is not None:
+        raise InputError(
+            f"trainer.log_sharpness={every}: takes as long as many epochs, which a time budget cannot foretell; give "
+            "trainer.epochs in place of trainer.time_budget"
+        )

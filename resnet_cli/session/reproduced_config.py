@@ -15,7 +15,9 @@ from resnet_cli.runs.reading import read_run, section
 ELSEWHERE = "trainer.device, data.root, data.workers, name, logger"  # the most useful keys that may be changed
 
 
-def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> Settings:
+def overlay_reproduced(
+    run: RunDir, settings: Settings, keys: Sequence[str], in_files: Sequence[str] = ()
+) -> Settings:  # fmt: skip
     """Return the config of a run that has finished, with the given keys of `settings` applied.
 
     A time budget is replaced by the number of epochs that it chose. `init_from` is set to what the run started from.
@@ -24,6 +26,7 @@ def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> 
         run: The run to reproduce.
         settings: The config as composed now.
         keys: The keys that the user set.
+        in_files: The keys in files that may set any key.
 
     Raises:
         InputError: the run has not finished, its metrics are damaged, or another key is given that starts a run.
@@ -50,7 +53,7 @@ def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> 
             f"reproduce={run.path}: the run has not finished ({source.status}), so there is no end to compare with; "
             f"resume={quote_override(str(run.path))} continues it"
         )
-    result = stored.overlaid(_without_budget(stored.read(run.config)), settings, keys)
+    result = stored.overlaid(_without_budget(stored.read(run.config)), settings, keys, in_files)
     begun_from = section(section(source.record, "paths"), "init_from").get("value") or source.record.get("start")
     begun_from = None if begun_from == "scratch" else begun_from
     if begun_from is None and settings.get("init_from") is not None:

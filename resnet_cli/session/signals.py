@@ -44,24 +44,28 @@ class StopSignals:
 
     The object is what training calls as `should_stop`. Before the first call, while modules are imported and data are
     read, a signal raises `StoppedError` at once. From that call until `begin_job` it is only recorded, and the caller
-    stops at a safe point; a second SIGINT ends the run without waiting for one.
+    stops at a safe point; a second SIGINT ends the run without waiting for one. Signals with a handler that was not
+    installed from Python, which could not be restored, are left to it.
 
     Args:
         quiet: Print nothing; the process that launched this one does.
+        ends_process: A second SIGINT ends this process and those that it started, even during a long call of native
+            code. False is for a process with other work than this run: there it raises `KeyboardInterrupt` only.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, ends_process: bool = True) -> None:
         self.signum: int | None = None
         self.on_signal: Callable[[int], object] | None = None  # called with the first signal
-        self._quiet = quiet
+        self._quiet, self._ends_process = quiet, ends_process
         self._polled = False
         self._has_job_begun = False
         self._process = os.getpid()
-        self._wakeup = -1
+        self._wakeup = self._former_wakeup = -1
 
     def __enter__(self) -> "StopSignals":
         in_main = threading.current_thread() is threading.main_thread()  # Python allows handlers in no other thread
-        self._before = {number: signal.signal(number, self._handle) for number in stop_signals()} if in_main else {}
+        numbers = [number for number in stop_signals() if in_main and signal.getsignal(number) is not None]
+        self._before = {number: signal.signal(number, self._handle) for number in numbers}
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
         return self
 
@@ -89,7 +93,7 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._wakeup >= 0:
-            signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(self._former_wakeup)
             os.close(self._wakeup)
 
     def __call__(self) -> int | None:
@@ -133,7 +137,8 @@ class StopSignals:
                 self._leave_closed_terminal()
                 raise StoppedError(signum)
             self._notify()
-            self._watch_for_second_interrupt()
+            if self._ends_process:
+                self._watch_for_second_interrupt()
         elif signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise KeyboardInterrupt
@@ -168,8 +173,9 @@ class StopSignals:
     def _watch_for_second_interrupt(self) -> None:
         """Start a thread that sees a second Ctrl-C: Python's handlers wait for the end of a step in native code."""
         reader, self._wakeup = os.pipe()
-        os.set_blocking(self._wakeup, False)
-        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on, and does not ask for it
+            os.set_blocking(self._wakeup, False)
+        self._former_wakeup = signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         _thread.start_new_thread(_exit_on_interrupt, (reader,))  # without a lock that the main thread may hold now
 
 

@@ -22,6 +22,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.planned_epochs import describe_shortfall
+from resnet_cli.session.refusals import require_foreseeable
 from resnet_cli.session.resume import LoadedCheckpoint
 from resnet_cli.session.run_data import describe_data
 from resnet_cli.session.saver import DRAW_SECONDS, RunSaver
@@ -179,7 +180,7 @@ def find_budget(
         clock: Returns seconds.
 
     Raises:
-        InputError: the run was started with another budget, or with none.
+        InputError: the run was started with another budget, or with none, or the time that it takes cannot be foretold.
     """
     seconds = budget_seconds(config.trainer.get("time_budget"))
     if seconds is None:
@@ -201,6 +202,7 @@ def find_budget(
     elif parse_seconds(facts.get("budget")) == seconds:
         length = _read_length(facts)
     if length is None:
+        require_foreseeable(config.trainer)
         return budget
     taken, test = (_read_seconds(facts, name) for name in ("taken_seconds", "test_seconds"))
     return TimeBudget(

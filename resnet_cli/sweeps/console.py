@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.config.messages import escape_lines
 from resnet_cli.runs.logs import print_line
 from resnet_cli.sweeps.folder import SweepDir
 
@@ -31,7 +31,7 @@ class JobConsole:
 
     def print(self, text: str) -> None:
         """Print a line to stdout."""
-        text = _printable(text)
+        text = escape_lines(text)
         if self.is_local:
             print_line(f"\n{self.title}: {text}", sys.stdout)
         else:
@@ -39,7 +39,7 @@ class JobConsole:
 
     def print_error(self, text: str) -> None:
         """Print an error to stderr."""
-        line = _printable(f"error: {self.title}: {text}")
+        line = escape_lines(f"error: {self.title}: {text}")
         if self.is_local:
             print_line(line, sys.stderr)
         else:
@@ -58,11 +58,6 @@ def relayed_messages(sweep: SweepDir) -> Iterator[None]:
         ended.set()
         thread.join()
         sweep.remove_control_files()
-
-
-def _printable(text: str) -> str:
-    """Escape all control characters but newlines: the names of files are not this program's."""
-    return "\n".join(map(escape_control_characters, text.split("\n")))
 
 
 def _print_message(line: str) -> None:

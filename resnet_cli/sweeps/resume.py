@@ -109,9 +109,9 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
         subdir = original_names(changed.original_overrides)  # it finds the folders of jobs that the user has named too
         kept = [argument for argument in changed.arguments if not subdir or _key(argument) != "hydra.sweep.subdir"]
         origin = replace(_origin(stored, folder, others), swept=swept)
-        arguments = [*_with_located_configs(kept, origin), *subdir]
+        arguments = [*_with_located_configs(kept, origin, is_known=bool(stored.folders)), *subdir]
         arguments.append(f"hydra.sweep.dir={quote_override(folder.as_posix())}")
-        yield ResolvedCommand(arguments, changed, original, origin)
+        yield ResolvedCommand(arguments, changed if changed != stored else original, original, origin)
 
 
 def _swept_paths(stored: SweepCommand, overrides: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -154,8 +154,14 @@ def _origin(stored: SweepCommand, folder: Path, overrides: Sequence[str]) -> Ori
     return Origin(folders, tuple(override_keys(overrides)))
 
 
-def _with_located_configs(arguments: Sequence[str], origin: Origin) -> list[str]:
-    """Return arguments with the folders of configs that the first command found from its own working folder."""
+def _with_located_configs(arguments: Sequence[str], origin: Origin, *, is_known: bool) -> list[str]:
+    """Return arguments with the folders of configs that the first command found from its own working folder.
+
+    Args:
+        arguments: The stored arguments, options with their values in one word.
+        origin: Where the relative paths of the command start from.
+        is_known: Its working folder is known, whose `conf` is then used if the present one has none.
+    """
     places = [folder for folder in origin.folders if folder.resolve() != Path.cwd().resolve()]
     result = list(arguments)
     for number, argument in enumerate(result):
@@ -163,8 +169,10 @@ def _with_located_configs(arguments: Sequence[str], origin: Origin) -> list[str]
         if option == CONFIG_DIR and not Path(name).is_dir():
             found = next((place / name for place in places if (place / name).is_dir()), Path(name))
             result[number] = f"{CONFIG_DIR}={found}"
+    has_folder = Path("conf").is_dir() or any(argument.startswith(f"{CONFIG_DIR}=") for argument in result)
     own = next((place / "conf" for place in places if (place / "conf").is_dir()), None)
-    return result if own is None or is_built_in(own) else [f"{CONFIG_DIR}={own}", *result]
+    is_used = is_known and not has_folder and own is not None and not is_built_in(own)
+    return [f"{CONFIG_DIR}={own}", *result] if is_used else result
 
 
 def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Path) -> SweepCommand:
@@ -187,6 +195,8 @@ def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Pa
 def _with_absolute_path(override: str) -> str:
     """Make a path in an override absolute if it exists: the sweep's relative paths start from another folder."""
     key, _, value = override.partition("=")
+    if key == CONFIG_DIR:
+        return f"{key}={Path(value).absolute()}"
     path = value.strip("\"'")
     if is_path_key(key) and path and Path(path).exists():
         return f"{key}={quote_override(str(Path(path).absolute()))}"

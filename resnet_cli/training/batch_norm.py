@@ -9,9 +9,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+def batch_norms(model: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+    """Yield the batch-norm layers with running statistics, by name."""
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            yield name, module
+
+
 def has_batch_norm(model: nn.Module) -> bool:
     """Return True if the model has batch-norm layers with running statistics."""
-    return any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules())
+    return any(True for _ in batch_norms(model))
 
 
 @torch.no_grad()

@@ -48,9 +48,14 @@ class GradientScaler(torch.amp.GradScaler):
 
 def _creates_momentum(optimizer: Optimizer) -> bool:
     """Return True if the next step of an SGD optimizer creates the momentum of a parameter."""
-    return isinstance(optimizer, torch.optim.SGD) and any(
-        parameter.grad is not None and optimizer.state.get(parameter, {}).get("momentum_buffer") is None
-        for group in optimizer.param_groups
-        if group["momentum"]
-        for parameter in group["params"]
+    count = sum(len(group["params"]) for group in optimizer.param_groups)
+    return (
+        isinstance(optimizer, torch.optim.SGD)
+        and len(optimizer.state) < count
+        and any(
+            parameter.grad is not None and optimizer.state.get(parameter, {}).get("momentum_buffer") is None
+            for group in optimizer.param_groups
+            if group["momentum"]
+            for parameter in group["params"]
+        )
     )

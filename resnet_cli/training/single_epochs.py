@@ -37,7 +37,6 @@ class SingleEpochs(ABC):
     stepper: Stepper
     epochs: float
     ranks: Ranks = ALONE
-    _in_single_steps = False  # the current epoch of the state has steps that belong to no epoch of `fit`
     _evaluated: Iterator[int] | None = None  # numbers of the batches whose draws `evaluate` seeds
 
     @property
@@ -108,9 +107,9 @@ class SingleEpochs(ABC):
 
     def drop_single_steps(self) -> None:
         """Begin the current epoch anew after calls of `train_batch`, or of `train_epoch` that were interrupted."""
-        if self._in_single_steps:
+        if self.state.in_single_steps:
             self.state.start_epoch()
-        self._in_single_steps = False
+        self.state.in_single_steps = False
 
     @abstractmethod
     def warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
@@ -124,7 +123,8 @@ class SingleEpochs(ABC):
     ) -> EpochResult:
         """Train for one epoch, or for its first `max_batches` batches."""
         require_arguments(SingleEpochs.train_epoch, max_batches=max_batches)
-        state, self._in_single_steps = self.state, True
+        state = self.state
+        state.in_single_steps = True
         state.start_epoch()
         batches = EpochIterator(dl_train, limit=self.train_limit(max_batches), backend=self.backend)
         description = f"epoch {state.epoch + 1}"
@@ -167,7 +167,7 @@ class SingleEpochs(ABC):
     def train_batch(self, batch: Batch) -> BatchResult:
         """Take one optimizer step on (images, labels)."""
         (checked,) = checked_batches([batch])
-        self._in_single_steps = True
+        self.state.in_single_steps = True
         with self.backend.switches():
             loss, correct = self.stepper.run_step(self.backend.to_device(checked))
         return BatchResult(loss.item(), int(correct.item()))

@@ -84,6 +84,7 @@ class TrainState:
     halvings: list[dict[str, int]] = field(default_factory=list)
     splits_evenly: bool = True  # see `split_batch`; runs begun by versions up to 0.2.0 keep their micro-batches
     is_save_due: bool = False  # a step has changed settings that a resumed run must take over
+    in_single_steps: bool = False  # the current epoch has steps that belong to no epoch of `fit`
     # Cache of `require_finite_gradients`, filled after the first forward pass of each epoch.
     modules_with_buffers: list[nn.Module] | None = field(init=False, default=None)
     _initial_loss: dict[str, Tensor] = field(init=False)
@@ -171,6 +172,7 @@ class TrainState:
             "rows": self.rows,
             **({"halvings": self.halvings} if self.halvings else {}),
             **({"splits_evenly": True} if self.splits_evenly else {}),
+            **({"in_single_steps": True} if self.in_single_steps else {}),
             **({"loss": loss} if (loss := self._changed_loss_tensors()) else {}),
         }
 
@@ -200,6 +202,7 @@ class TrainState:
         self.best_tracker = BestTracker(state["best"], state["stale"], self.best_tracker.select_by)
         self.rows[:] = state["rows"]
         self.splits_evenly = bool(state.get("splits_evenly", False))
+        self.in_single_steps = bool(state.get("in_single_steps", False))
         for name, own in self.loss_tensors.items():
             stored = state.get("loss", {}).get(name)
             if stored is not None and stored.shape == own.shape:

@@ -131,3 +131,9 @@ def test_tables_of_one_class_or_of_test_rows_are_evaluated(place, capsys, rows):
     assert evaluation.run(arguments) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert [found["support"] for found in metrics["classes"]] == [0, 5, 0]
+
+
+def test_splits_without_chosen_classes_are_left_out(evaluated):
+    folders = {"train/zebra": 3, "train/yak": 3, "test/circle": 2, "val/square": 1}
+    status, metrics, _ = evaluated(folders, "--data", "classes=[circle,square]")
+    assert (status, metrics["samples"]) == (0, 3)

@@ -140,3 +140,10 @@ def test_a_choice_beside_other_images_names_no_remedy_that_would_not_help(moved,
         assert line.endswith(remedy or str(moved / "photos"))
     evaluated(capsys, "run", "--calibrate", "--split", "val", "--data", "root=elsewhere")
     evaluated(capsys, "run", "--data", "root=others")
+
+
+def test_a_split_that_may_have_training_images_is_noted(moved, capsys):
+    next((moved / "elsewhere/circle").iterdir()).unlink()
+    found, notes = evaluated(capsys, "run", "--split", "test", "--data", "root=elsewhere")
+    assert found["data"] == {"root": "elsewhere"}
+    assert "these are not the run's test images as they were in training" in notes

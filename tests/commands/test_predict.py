@@ -4,8 +4,10 @@ import csv
 import errno
 import io
 import json
+import logging
 import os
 import shutil
+import signal
 import tarfile
 import zipfile
 
@@ -238,21 +240,45 @@ def test_a_sweep_is_called_one(place, capsys, command):
     )
 
 
-def test_ctrl_c_leaves_the_lines_done_so_far(predicted, place, monkeypatch):
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_the_lines_done_so_far(predicted, place, monkeypatch, name):
     from resnet_cli.inference.classifier import Classifier
 
-    forward, calls = Classifier.forward, []
+    forward, calls, number = Classifier.forward, [], getattr(signal, name)
 
     def interrupted(self, images):
         calls.append(len(images))
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
         return forward(self, images)
 
     monkeypatch.setattr(Classifier, "forward", interrupted)
     status, _, err = predicted("photos", "--batch-size", "10", "--out", "o.jsonl")
-    assert (status, err) == (130, "")
+    assert (status, err) == (128 + number, "")
     assert len(names_of((place / "o.jsonl").read_text())) == 20
+
+
+@pytest.mark.parametrize(("format_name", "read"), [("table", 1), ("jsonl", 1), ("csv", 1), ("csv", 0)])
+def test_nothing_is_classified_for_a_reader_that_has_gone(predicted, place, monkeypatch, format_name, read):
+    """The reader takes `read` batches; a header is a text of its own."""
+    from resnet_cli.inference.classifier import Classifier
+
+    forward, calls, ends = Classifier.forward, [], os.pipe()
+    if not read:
+        os.close(ends[0])
+
+    def counted(self, images):
+        calls.append(len(images))
+        if len(calls) == 2:
+            os.close(ends[0])
+        return forward(self, images)
+
+    monkeypatch.setattr(Classifier, "forward", counted)
+    with os.fdopen(ends[1], "w", encoding="utf-8") as closing:
+        monkeypatch.setattr("sys.stdout", closing)
+        assert predict.run(["run", "photos", "--batch-size", "10", "--format", format_name]) == 0
+    assert len(calls) == (2 if read else 0)
 
 
 def test_reject_says_none_of_these_at_the_rate_of_the_validation_images(predicted, place):
@@ -316,6 +342,16 @@ def test_pictures_of_a_second_run_are_not_classified(predicted, place):
     assert (status, out, err) == (2, "", line)
     (place / "photos/config.yaml").write_text("")
     assert predicted("photos/circle", "photos")[0] == 0
+
+
+def test_warnings_about_a_run_reach_the_terminal_without_its_control_characters(predicted, place, monkeypatch):
+    file = place / "run/run.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "status": "interrupted", "best": {"epoch": "1\x1b[31m\x07"}}))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest has some, a command has none
+    status, _, err = predicted("photos/circle/000.png")
+    line = r"run: the run is not finished (interrupted): the best checkpoint so far, its epoch 1\x1b[31m\x07"
+    assert (status, err) == (0, f"{line}\n")
 
 
 def test_a_temperature_of_another_checkpoint_is_refused(predicted, place):

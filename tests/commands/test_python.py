@@ -142,6 +142,24 @@ def test_an_interrupt_saves_and_raises(tmp_path, monkeypatch):
     assert torch.load(tmp_path / "d/checkpoints/last.pt", weights_only=True)["state"]["epoch"] >= 1
 
 
+def test_a_second_interrupt_raises_and_leaves_the_process_alone(tmp_path, monkeypatch):
+    from resnet_cli.session import signals
+    from resnet_cli.session.saver import RunSaver
+
+    def interrupt(self, rows):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    started = []
+    monkeypatch.setattr(signals._thread, "start_new_thread", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(RunSaver, "write_metrics", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        resnet_cli.train(tiny("hydra.run.dir=d", "trainer.epochs=3"))
+    assert started == []
+    assert record_of(tmp_path / "d")["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_notebook_gets_a_bar(monkeypatch):
     made = []
     assert not progress.in_notebook()

@@ -5,6 +5,7 @@ import pytest
 import resnet_cli
 from resnet_cli.config import stored
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.compose import compose_settings
 from tests.support.runs import record_of, tiny
 
 
@@ -70,3 +71,26 @@ def test_a_config_that_could_not_be_read_again_is_refused():
     with pytest.raises(InputError, match="bytes, and stored configs have at most 131,072"):
         stored.dump_readable({"name": "x" * 140_000})
     assert stored.dump_readable({"model": {"depth": 8}}) == "model:\n  depth: 8\n"
+
+
+def test_a_budget_cannot_foretell_the_measurement_of_the_sharpness(train, tmp_path):
+    options = [option for option in tiny("trainer.log_sharpness=1", "hydra.run.dir=a") if "epochs" not in option]
+    status, _, err = train(*options, "trainer.time_budget=60")
+    assert status == 2
+    assert "error: trainer.log_sharpness=1: takes as long as many epochs, which a time budget cannot foretell" in err
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "typed"), [("epochs: 30", "trainer.time_budget=60"), ("time_budget: 60", "trainer.epochs=2")]
+)
+def test_a_resumed_run_takes_its_length_from_the_command_before_files(train, tmp_path, file, typed):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/own.yaml").write_text(f"# @package _global_\ntrainer: {{{file}}}\n")
+    options = [option for option in tiny("hydra.run.dir=a") if "epochs" not in option]
+    assert train(*options, "trainer.epochs=1")[0] == 0
+    settings = compose_settings(["./a", "experiment=own", *options[:-1], typed]).settings
+    found = {key: settings["trainer"].get(key) for key in ("epochs", "time_budget")}
+    key, value = typed.removeprefix("trainer.").split("=")
+    assert found[key] == int(value)
+    assert (found["time_budget"] is None) == (key == "epochs")

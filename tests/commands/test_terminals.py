@@ -1,5 +1,7 @@
 """Odd surroundings: no home folder, output that is not UTF-8, names that are no text, and readers that go away."""
 
+import errno
+import io
 import json
 import os
 import re
@@ -7,13 +9,16 @@ import shlex
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 from resnet_cli import __version__
+from resnet_cli.commands import completion, predict, terminal
+from resnet_cli.commands import eval as eval_command
 from resnet_cli.commands.train.job import next_commands, repeated_overrides
 from resnet_cli.training import progress
 from resnet_cli.training.metrics import Totals
@@ -146,6 +151,55 @@ def test_every_command_has_the_programs_version(name, capsys):
     module = import_module("resnet_cli.commands.train.main" if name == "train" else f"resnet_cli.commands.{name}")
     assert module.run(["--version"]) == 0
     assert capsys.readouterr().out == f"resnet-cli {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("platform", "number", "has_gone"),
+    [("linux", errno.EPIPE, True), ("linux", errno.EINVAL, False), ("win32", errno.EINVAL, True),
+     ("win32", errno.ENOSPC, False)],
+)  # fmt: skip
+def test_a_closed_pipe_is_no_error_and_a_full_disk_is_one(monkeypatch, platform, number, has_gone):
+    class Stream(io.StringIO):
+        def flush(self):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(sys, "stdout", Stream())
+    if has_gone:
+        assert not terminal.print_output("text")
+        assert not terminal.print_json("{}")
+        assert completion.print_answer("text") == 0
+    else:
+        for function in (terminal.print_output, terminal.print_json, completion.print_answer):
+            with pytest.raises(OSError, match=os.strerror(number)):
+                function("0")
+
+
+def output_in(monkeypatch, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stream)
+    return stream.buffer
+
+
+ENCODINGS = ["ascii", "cp1252", "cp932", "utf-8", "utf8"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_json_lines_are_json_in_every_encoding(place, monkeypatch, encoding):
+    (place / "photos/circle").rename(place / "photos/é漢😀")
+    printed = output_in(monkeypatch, encoding)
+    assert predict.run(["run", "photos/é漢😀", "--format", "jsonl"]) == 0
+    lines = printed.getvalue().decode("utf-8").splitlines()
+    assert {json.loads(line)["image"].rpartition("/")[0] for line in lines} == {"photos/é漢😀"}
+    assert ("漢" in lines[0]) == (encoding in ("utf-8", "utf8"))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_metrics_of_evaluations_are_json_in_every_encoding(monkeypatch, encoding):
+    printed = output_in(monkeypatch, encoding)
+    found = SimpleNamespace(metrics={"positive": f"é漢😀{LONE_BYTE}"}, notes=[])
+    eval_command._report(found, [], "run", Path("d"), SimpleNamespace(format="json", tta="none"))
+    assert json.loads(printed.getvalue().decode("utf-8")) == found.metrics
 
 
 def test_what_to_type_next_names_the_runs_folder():

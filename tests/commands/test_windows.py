@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
@@ -48,6 +50,26 @@ def test_a_run_is_trained_resumed_and_reported(on_windows, tmp_path):
     assert len((tmp_path / "d/metrics.jsonl").read_text().splitlines()) == 2
     assert "resnet8" in report
     assert "head.linear" in info
+
+
+def test_an_interrupt_saves_and_ends_a_run(tmp_path, repository):
+    long = ["data.count=4000", "data.batch_size=8", "trainer.epochs=50", "name=x", "hydra.run.dir=d"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.windows", "resnet_cli", *tiny(*long)], cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            while not list(tmp_path.glob("d/train.log")):
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (130, "saving and stopping (press Ctrl-C again to quit now)\n")
+    assert "resume with: resnet-train resume=d\n" in out
+    assert status_of(tmp_path / "d") == "interrupted"
 
 
 def test_workers_are_spawned_for_streamed_image_files(on_windows, train, tmp_path):

@@ -289,7 +289,7 @@ def test_a_checkpoints_config_must_be_plain(value):
 @pytest.mark.parametrize(
     ("group", "target", "words"),
     [
-        ("optimizer", "os.system", "os.system is not an optimizer: it takes neither params"),
+        ("optimizer", "os.system", "os.system is not an optimizer: it takes no params"),
         ("optimizer", "torch.nn.Linear", "torch.nn.Linear is not an optimizer"),
         ("loss", "torch.nn.functional.cross_entropy", "not a loss to build: name a class"),
         ("loss", "os.system", "os.system is not a loss to build: name a class, such as torch.nn.CrossEntropyLoss"),

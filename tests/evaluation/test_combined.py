@@ -24,6 +24,7 @@ from resnet_cli.evaluation.collect import collect_outputs
 from resnet_cli.evaluation.images import own_images
 from resnet_cli.evaluation.members import Member, warn_of_separate_starts
 from resnet_cli.session.trained import open_trained
+from resnet_cli.training.batch_norm import batch_norms
 from tests.support.runs import record_of, tiny
 
 CNN = ["model=cnn", "model.channels=[4]", "model.pool_every=1", "model.hidden_dims=[8]", "trainer.epochs=1"]
@@ -323,3 +324,16 @@ def test_runs_from_the_same_published_weights_share_a_start():
     weights = {"name": "IMAGENET1K_V1", "sha256": "0" * 64}
     assert warn_of_separate_starts([member(0, weights=weights), member(1, weights=weights)]) == []
     assert len(warn_of_separate_starts([member(0), member(1)])) == 1
+
+
+def test_statistics_that_were_frozen_are_those_of_the_average(members):
+    found = members("seed0", "seed1")
+    first, second = (member.run.model for member in found)
+    names = [name for name, _ in batch_norms(first)]
+    second.get_submodule(names[0]).load_state_dict(first.get_submodule(names[0]).state_dict())
+    before = {name: first.get_submodule(name).running_mean.clone() for name in names}
+    averaged = combined.average_weights(found, found[0].run.loaders()).model
+    kept = [name for name in names if torch.equal(averaged.get_submodule(name).running_mean, before[name])]
+    assert kept == names[:1]
+    alike = combined.average_weights([found[0], found[0]], found[0].run.loaders()).model.state_dict()
+    assert all(torch.equal(value, alike[name]) for name, value in first.state_dict().items())

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,6 +68,25 @@ def test_a_full_disk_is_reported_by_the_name_of_the_file_that_was_to_be_written(
         write_files(Evaluation({}, SECOND, []), folder)
     file = folder / next(iter(SECOND))
     assert caught.value.args[1].startswith(f"{file}: cannot be written: No space left on device (1 bytes needed, ")
+
+
+@pytest.mark.parametrize("step", ["unlink", "replace"])
+def test_a_file_that_a_viewer_has_open_is_replaced_a_moment_later_on_windows(folder, monkeypatch, step):
+    change, left = getattr(os, step), [PermissionError(errno.EACCES, "in use")] * 2
+
+    def refused(*arguments, **options):
+        if Path(arguments[0]).name in SECOND and left:
+            raise left.pop()
+        return change(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "write_atomically", lambda path, data, target: path.write_bytes(data))
+        patch.setattr(os, step, refused)
+        patch.setattr("time.sleep", lambda seconds: None)
+        patch.setattr("sys.platform", "win32")
+        write_files(Evaluation({}, SECOND, []), folder)
+    assert content(folder) == {**SECOND, "notes.txt": b"the user's"}
+    assert left == []
 
 
 @pytest.mark.parametrize("call", range(3))

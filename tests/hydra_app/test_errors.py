@@ -150,7 +150,11 @@ def test_a_reader_of_the_completion_may_go_away(tmp_path):
          "hydra.launcher.n_jobs: the chosen option of hydra/launcher has no such key; hydra/launcher=NAME chooses"),
         (["hydra.job.env_set={A:1}"],
          "hydra.job.env_set: has not all of these keys; +hydra.job.env_set.NAME=VALUE adds one"),
-        (["~model.foo"], "~model.foo: the config has no such key"),
+        (["~model.foo"], "~model.foo: the config has no such key, or its value is null already; leave it out"),
+        (["~trainer.early_stopping"],
+         "~trainer.early_stopping: the config has no such key, or its value is null already; leave it out"),
+        (["resume=d", "~trainer.early_stopping"], "~trainer.early_stopping: the config has no such key, or its value "
+         "is null already; trainer.early_stopping=null changes the value of the run"),
         (["~hydra"], "~hydra: no option of this group is chosen"),
         (["~seed=3"], "~seed=3: the value is 0; ~seed deletes any"),
         ([""], "an argument is empty, as of an unset variable in the shell"),

@@ -201,6 +201,19 @@ def test_a_full_disk_is_told_with_what_is_left_of_it(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP])
+def test_on_a_file_system_without_locks_nothing_is_held(tmp_path, monkeypatch, number):
+    from resnet_cli.runs import lock
+
+    def lockf(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock.fcntl, "lockf", lockf)
+    with exclusive(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_lock_of_windows_refuses_a_second_process_and_is_removed(tmp_path):
     """filelock chooses the platform's own lock; what is around it is the same everywhere."""
 

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from resnet_cli import streams
+from resnet_cli.runs.logs import RunLog, warnings_on_stderr
 from resnet_cli.runs.terminal import colour_line, format_record, has_colour, shorten_paths
 from resnet_cli.training import epoch_lines
 
@@ -90,6 +91,39 @@ def test_epochs_are_aligned_at_every_width(environment, columns):
     if columns == 200:
         assert lines == [text for text, _ in found]
     assert [format_record(text, record, Stream(False)) for text, record in found] == [text for text, _ in found]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_control_characters_of_names_are_escaped_and_colours_and_lines_stay(environment, is_terminal):
+    environment.setenv("FORCE_COLOR", "1")
+    stream, layouts = Stream(is_terminal), [(300, "model   a\x1b[2Jb"), (20, "short")]
+    record = logging.makeLogRecord({"layouts": layouts if is_terminal else ()})
+    environment.setenv("COLUMNS", "400")
+    rest = "" if is_terminal else "\nnext\\x07\\x9b\\r\\té"
+    shown = format_record("model   a\x1b[2Jb\nnext\x07\x9b\r\té", record, stream)
+    assert shown == f"\x1b[2mmodel\x1b[0m   a\\x1b[2Jb{rest}"
+
+
+def test_the_terminal_gets_escapes_and_the_log_what_was_logged(tmp_path, capsys):
+    with RunLog() as log:
+        log.attach(tmp_path / "train.log")
+        log.info("weights layer\x1b]0;title\x07.weight")
+    assert capsys.readouterr().out == "weights layer\\x1b]0;title\\x07.weight\n"
+    assert (tmp_path / "train.log").read_text() == "weights layer\x1b]0;title\x07.weight\n"
+
+
+def test_warnings_go_to_standard_error_unless_the_caller_handles_them(monkeypatch, capsys, caplog):
+    package = logging.getLogger("resnet_cli")
+    with warnings_on_stderr():
+        package.warning("for the caller")
+    assert caplog.messages == ["for the caller"]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    with warnings_on_stderr():
+        package.info("not shown")
+        package.warning("%s: \x1b[31m\nsecond line", "a.png")
+    assert capsys.readouterr() == ("", "a.png: \\x1b[31m\nsecond line\n")
+    assert (package.handlers, package.propagate) == ([], True)
 
 
 def test_a_notebook_has_a_width(environment):

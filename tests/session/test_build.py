@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_cli.data import Dataset, DatasetSplit
+from resnet_cli.data import Dataset, DatasetSplit, synthetic
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.info.describe import describe
 from resnet_cli.session import build
 from resnet_cli.session.refusals import with_image_size
@@ -280,3 +281,26 @@ def test_a_pattern_of_groups_beside_groups_of_the_data_set_is_refused_in_new_run
         build.loaders(node, device="cpu", seed=0, is_new=True)
     assert build.loaders(node, device="cpu", seed=0).counts["val"] == 2
     assert build.loaders({**node, "group": None}, device="cpu", seed=0, is_new=True).counts["val"] == 2
+
+
+def scans(count: int = 96, seed: int = 0) -> Dataset:
+    """A data set of the user's own, with a key that the builder passes to loaders alone."""
+    return synthetic(count=count + seed, test_count=32, classes=3, image_size=8)
+
+
+def only_model(model, lr: float = 0.1):
+    """An optimizer that asks for the model, which is not passed."""
+
+
+def test_an_own_data_set_may_have_a_key_that_is_passed_to_the_loaders():
+    typed = [f"data._target_={__name__}.scans", "data.seed=3", "data.count=90"]
+    node = compose_settings(typed).settings["data"]
+    assert len(build.dataset(node).train) == 93
+    assert build.loaders(node, device=torch.device("cpu"), seed=0).train.seed == 0
+    with pytest.raises(InputError, match=r"^data\.device: unknown key"):
+        compose_settings([*typed, "data.device=cpu"])
+
+
+def test_an_optimizer_that_takes_only_the_model_is_refused():
+    with pytest.raises(InputError, match="is not an optimizer: it takes no params"):
+        compose_settings([f"optimizer._target_={__name__}.only_model"])

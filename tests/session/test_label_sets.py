@@ -5,7 +5,6 @@ import pytest
 import torch
 import yaml
 
-from resnet_cli.hydra_app.compose import compose_settings
 from tests.support.runs import assert_same_end, record_of, rows_of
 
 NAMES = ("red", "green", "blue")
@@ -90,14 +89,3 @@ def test_chosen_defaults_are_kept(train, tmp_path, bands):
     status, _, err = train(*(o for o in ARRAYS if not o.startswith("trainer.epochs")), *options, "hydra.run.dir=run")
     assert (status, err) == (0, "")
     assert record_of(tmp_path / "run")["best"]["select_by"] == "val_loss"
-
-
-@pytest.mark.parametrize("typed", [["trainer.select_by=val_accuracy"], ["experiment=own"]])
-def test_a_measure_of_the_users_own_is_kept(tmp_path, monkeypatch, typed):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "conf/experiment").mkdir(parents=True)
-    text = "# @package _global_\ntrainer: {select_by: val_accuracy}\n"
-    (tmp_path / "conf/experiment/own.yaml").write_text(text)
-    options = ["data=csv", "data.file=x.csv", "data.labels=multi"]
-    assert compose_settings(options).settings["trainer"]["select_by"] == "val_map"
-    assert compose_settings([*options, *typed]).settings["trainer"]["select_by"] == "val_accuracy"

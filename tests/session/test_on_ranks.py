@@ -79,7 +79,7 @@ def test_sharpness_ends_on_all_processes_at_once(train, tmp_path, monkeypatch):
         return image if joined_ranks().is_first else image * 0
 
     monkeypatch.setattr(sharpness, "hessian_product", rounded)
-    arguments = ("model=plain_mlp", "data.count=48", "trainer.epochs=1", "trainer.collective_timeout=5")
+    arguments = ("model=plain_mlp", "data.count=48", "trainer.epochs=1", "trainer.collective_timeout=30")
     run = ("trainer.log_sharpness=1", "trainer.processes=2", "hydra.run.dir=run")
     status, _, err = train(*tiny(*arguments, *run))
     assert status == 0, err

@@ -8,13 +8,14 @@ import sys
 import pytest
 import torch
 
+from resnet_cli.commands import info
 from resnet_cli.config import signatures
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.combined import average_weights
 from resnet_cli.evaluation.members import Member
 from resnet_cli.session import stored_code
 from resnet_cli.session.trained import open_trained
-from tests.support.runs import tiny
+from tests.support.runs import SLOW, tiny
 
 NET = """
 from torch import nn
@@ -146,3 +147,15 @@ def test_modules_that_lie_in_several_folders_are_those_of_the_start(run, warning
     assert sys.modules["ownextranets"].__file__ == str(run / "code/modules/ownextranets.py")
     line = f"{run / 'code'}: no folder has all of the code that the run was resumed with; using that of its start"
     assert warnings == [line]
+
+
+def test_the_working_folder_is_searched_for_named_classes_alone(train, tmp_path, monkeypatch):
+    """Packages that others import if they are there could lie in it, in the folder of somebody else's run."""
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    assert train(*tiny("trainer.epochs=1", "hydra.run.dir=a"))[0] == 0
+    assert train("resume=a", "trainer.epochs=2")[0] == 0
+    assert info.run(["a"]) == 0
+    assert str(tmp_path) not in sys.path
+    (tmp_path / "net_beside.py").write_text(SLOW)
+    assert train(*tiny("model._target_=net_beside.Net", "model.slow=false", "trainer.epochs=1"))[0] == 0
+    assert str(tmp_path) in sys.path

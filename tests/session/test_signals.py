@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from resnet_cli.errors import StoppedError
+from resnet_cli.session import signals
 from resnet_cli.session.signals import JobStoppedError, StopSignals, stop_signals
 from resnet_cli.sweeps import grid
 from tests.support import processes, tiers
@@ -171,6 +172,36 @@ def test_when_signals_are_raised_and_when_noted(capfd):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_second_interrupt_of_a_run_in_the_process_of_its_caller_only_raises(monkeypatch, capfd):
+    started = []
+    monkeypatch.setattr(signals._thread, "start_new_thread", lambda *arguments: started.append(arguments))
+    with StopSignals(ends_process=False) as stop:
+        stop()
+        signal.raise_signal(signal.SIGINT)
+        assert stop() == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert started == []
+
+
+def test_handlers_and_the_wakeup_descriptor_of_the_caller_are_restored(monkeypatch, capfd):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before, get = signal.getsignal(signal.SIGUSR1), signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGUSR1 else get(number))
+    signal.set_wakeup_fd(writer)
+    try:
+        with StopSignals() as stop:
+            assert get(signal.SIGUSR1) is before, "a handler that Python cannot restore"
+            stop()
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        restored = signal.set_wakeup_fd(-1)
+        os.close(reader)
+        os.close(writer)
+    assert restored == writer
 
 
 NATIVE = """

@@ -8,6 +8,7 @@ those of this system. The rest asks `sys.platform`, or for the function that it 
 """
 
 import asyncio
+import functools
 import importlib
 import multiprocessing.popen_spawn_posix
 import multiprocessing.queues
@@ -28,7 +29,7 @@ import torch.multiprocessing.reductions
 import torch.utils.data
 
 MISSING = {
-    os: ("sysconf", "statvfs", "pread", "O_NOFOLLOW", "fork", "getuid", "geteuid"),
+    os: ("sysconf", "statvfs", "pread", "O_NOFOLLOW", "fork", "getuid", "geteuid", "set_blocking"),
     signal: ("SIGUSR1", "SIGHUP", "pthread_sigmask", "sigwait", "sigwaitinfo"),
 }
 IMPORTED = (asyncio, subprocess, filelock, matplotlib.backends.backend_agg, psutil, torch.utils.data)
@@ -45,6 +46,7 @@ def take_away():
     shutil.disk_usage = lambda folder: types.SimpleNamespace(free=used.f_bavail * used.f_frsize)
     sys.modules["fcntl"] = None
     os.environ.setdefault("USERNAME", "user")  # which Windows sets; torch asks for the user's name
+    signal.set_wakeup_fd = functools.partial(_set_wakeup_fd, signal.set_wakeup_fd, os.set_blocking)
     for module, names in MISSING.items():
         for name in names:
             if hasattr(module, name):
@@ -53,6 +55,13 @@ def take_away():
     for module in POSIX:
         module.sys = real
     sys.platform = "win32"
+
+
+def _set_wakeup_fd(set_wakeup_fd, set_blocking, descriptor, **options):
+    """Take a descriptor of a pipe that blocks, as Windows does."""
+    if descriptor >= 0:
+        set_blocking(descriptor, False)
+    return set_wakeup_fd(descriptor, **options)
 
 
 if __name__ == "__main__":

@@ -787,3 +787,16 @@ def test_draws_in_evaluation_are_those_of_the_seed_and_change_no_others():
     unseeded = make(None)
     with_state = [unseeded.evaluate_loader(loader(), None, control).loss for _ in range(2)]
     assert with_state[0] != with_state[1]
+
+
+def test_a_fit_after_a_state_within_single_steps_begins_an_epoch():
+    trainer = make_trainer(net())
+    for batch in loader():
+        trainer.train_batch(batch)
+    stored = copy.deepcopy(trainer.state.state_dict())
+    again = make_trainer(net())
+    again.state.load_state_dict(stored)
+    result = again.fit(loader(), None, num_epochs=1, verbose=False)
+    expected = trainer.fit(loader(), None, num_epochs=1, verbose=False)
+    assert result.train_loss == expected.train_loss
+    assert again.state.step == trainer.state.step == 2 * len(loader())

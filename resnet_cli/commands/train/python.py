@@ -54,6 +54,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | No
     """Train one run as `resnet-train` does with these arguments, and return it.
 
     An interrupt finishes the step, saves `last.pt` and raises `KeyboardInterrupt`; `train(["resume=..."])` continues.
+    A second interrupt raises it without waiting for the step and the save. The caller's process goes on in either case.
     The global random state of torch is that of before the call afterwards.
 
     Args:
@@ -98,7 +99,7 @@ def _train(overrides: Sequence[str], config_dir: str | PathLike[str] | None) -> 
     require_packages(settings.get("logger"))
     require_fixed_folder(settings, is_fixed=composed.is_run_dir_fixed)
     paths = paths_today(settings, composed.keys, RunDir(folder))
-    with StopSignals() as stop:
+    with StopSignals(ends_process=False) as stop:  # it is the caller's process
         context = RunContext(
             control=RunControl(stop), command=format_command("resnet-train", arguments), overrides=composed.overrides,
             resume_command=resume_command(folder, *class_overrides_to_resume(settings)), paths=paths,

@@ -22,6 +22,9 @@ OTHER_FORMATS = frozenset({".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather
 EXCEL_DELIMITER = re.compile(rf"sep=([{re.escape(DELIMITERS)}])[,;]*$")  # a line before the names of the columns
 
 
+NOT_TEXT = "bytes, lists or records"
+
+
 @dataclass(frozen=True)
 class Table:
     """The cells of a table as text.
@@ -83,7 +86,8 @@ class Table:
         if not self.unread:
             return ""
         names = ", ".join(map(repr, self.unread))
-        return f"; not read: {names} (not text; data=huggingface reads images inside Parquet files)"
+        has_images = NOT_TEXT in self.unread.values()
+        return f"; not read: {names}{' (not text; data=huggingface reads images inside Parquet files)' * has_images}"
 
     def _format_columns(self) -> str:
         names = list(map(repr, self.columns))
@@ -208,7 +212,7 @@ def _read_parquet(path: Path) -> Table:
         column = content.column(name)
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            unread[name] = "bytes, lists or records"
+            unread[name] = NOT_TEXT
             continue
         try:
             columns[name] = ["" if cell is None else str(cell) for cell in column.to_pylist()]

@@ -65,9 +65,13 @@ def find_class_columns(table: Table, given: Sequence[str] | None, used: Sequence
 
 def _warn_unused(table: Table, column: str) -> None:
     """Log a warning if nearly all cells of a column are 0 or 1: it is not a class because of a few others."""
-    cells = [_plain(cell) for cell in table.columns[column]]
-    others = [row for row, cell in enumerate(cells) if cell not in (*YES, *NO)]
-    if any(cell in YES for cell in cells) and len(others) <= MOST_OTHERS * len(cells):
+    cells, others = table.columns[column], list[int]()
+    for row, cell in enumerate(cells):
+        if _plain(cell) not in (*YES, *NO):
+            others.append(row)
+        if len(others) > MOST_OTHERS * len(cells):
+            return
+    if any(_plain(cell) in YES for cell in cells):
         more = f" (and in {counted(len(others) - 1, 'more row')})" if len(others) > 1 else ""
         log.warning(
             "%s: %s is %r, not 0 or 1%s: the column is not used as a class; correct it, or name the classes with "

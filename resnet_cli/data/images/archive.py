@@ -25,6 +25,7 @@ from resnet_cli.config.counts import counted
 from resnet_cli.data.images.archive_members import CHUNK, list_members, too_large
 from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.errors import InputError, MachineError
+from resnet_cli.files import replace_file
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 # Limits against decompression bombs, by the archive's size: images hardly compress, and each file takes space.
@@ -122,7 +123,7 @@ def _unpack_into(archive: Path, target: Path) -> None:
         partial.mkdir()
         count = _unpack(archive, partial)
         ArrayCache(target.parent).save_json(f"{target.name}-files", {"count": count})
-        partial.rename(target)
+        replace_file(partial, target)
         _content_key(archive, target.parents[1])  # caches the digest, so that the archive need not be read next time
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.errors import MachineError
+from resnet_cli.files import replace_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,7 +167,7 @@ class RowWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._close()
-        self.partial.replace(self.path)
+        replace_file(self.partial, self.path)
         self._unlock()
 
     def _close(self) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from resnet_cli.errors import InputError, MachineError
+from resnet_cli.files import replace_file
 
 MAX_MEMBERS = 10_000  # files in an archive; CIFAR's archives have about 10
 CHUNK = 1 << 20  # bytes
@@ -207,7 +208,7 @@ def _move_missing(source: Path, target: Path) -> None:
         if entry.is_dir() and path.is_dir():
             _move_missing(entry, path)
         elif not path.exists():
-            entry.rename(path)
+            replace_file(entry, path)
 
 
 @contextlib.contextmanager

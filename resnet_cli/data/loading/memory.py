@@ -27,14 +27,48 @@ def fits_in_memory(dataset: Dataset, device: torch.device) -> bool:
 
 
 def memory_limit() -> int:
-    """Return the size of main memory in bytes, or the memory limit of the container if that is smaller."""
+    """Return the size of main memory in bytes, or the memory limit of this process if that is smaller."""
     import psutil  # imported late: only image files under backend=auto need it
 
     physical: int = psutil.virtual_memory().total
+    return min([physical, *cgroup_limits()])
+
+
+def cgroup_limits(root: Path = Path("/")) -> list[int]:
+    """Return the memory limits of the container, the cluster job and the service that this process is in, in bytes.
+
+    Control groups set them, of both versions. Those of a group hold for the groups in it. What cannot be read is left
+    out. Version 1 has a number near 2^63 where there is no limit.
+
+    Args:
+        root: The folder with `proc` and `sys`.
+    """
+    mount = root / "sys/fs/cgroup"
+    # In a container, the own group is often the root of the mount, whatever `/proc/self/cgroup` calls it.
+    files = [mount / "memory.max", mount / "memory/memory.limit_in_bytes"]
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if not controllers:  # version 2
+            files += [file for top in (mount, mount / "unified") for file in _files_of_group(top, path, "memory.max")]
+        elif "memory" in controllers.split(","):
+            files += _files_of_group(mount / "memory", path, "memory.limit_in_bytes")
+    texts = (_read(file).strip() for file in files)
+    return [int(text) for text in texts if text.isdecimal()]  # "max" is no limit
+
+
+def _files_of_group(mount: Path, path: str, name: str) -> list[Path]:
+    """Return the files of this name of a control group and of the groups that it is in."""
+    parts = [part for part in path.split("/") if part]
+    if ".." in parts:  # outside of what the container sees
+        return []
+    return [mount.joinpath(*parts[:count], name) for count in range(len(parts) + 1)]
+
+
+def _read(file: Path) -> str:
     try:
-        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
-        return physical
+        return file.read_text(encoding="utf-8", errors="surrogateescape")
+    except (OSError, ValueError):
+        return ""
 
 
 def require_shared_memory(workers: int, folder: str = "/dev/shm") -> None:

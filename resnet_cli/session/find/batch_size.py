@@ -84,7 +84,8 @@ def find_batch_size(config: RunConfig, run: RunDir, context: RunContext) -> tupl
         samples = len(build.partition(config.data).train_indices)
         configured = min(build.batch_size(config.data), samples)
         if device.type == "cpu":
-            trials, why = fastest(attempt, samples), f"the smallest within {CLOSE:.0%} of the fastest"
+            least = 2 * (build.get_argument(config.trainer, "accumulate") or 1)  # batch norm needs two images
+            trials, why = fastest(attempt, samples, least), f"the smallest within {CLOSE:.0%} of the fastest"
             chosen = choose_fastest(trials)
         else:
             trials, why = largest(attempt, configured, samples), f"with {MARGIN:.0%} of memory to spare"
@@ -102,10 +103,12 @@ def find_batch_size(config: RunConfig, run: RunDir, context: RunContext) -> tupl
     return facts, [{key: row[key] for key in COLUMNS} for row in rows]
 
 
-def fastest(attempt: Try, samples: int) -> list[Trial]:
-    """Try powers of two until the rate falls, up to the number of training images."""
+def fastest(attempt: Try, samples: int, least: int = 1) -> list[Trial]:
+    """Try powers of two from `least` on until the rate falls, up to the number of training images."""
     trials: list[Trial] = []
     size = SMALLEST
+    while size < least:
+        size *= 2
     while size <= min(samples, LARGEST_ON_CPU):
         trials.append(attempt(size))
         rates = [trial.samples_per_second or 0.0 for trial in trials]

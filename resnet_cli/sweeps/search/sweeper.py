@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
 from resnet_cli.config.selection import select_by_of, selected_score
@@ -99,7 +99,21 @@ class OptunaSearch(Sweeper):
                 numbers.append(study.start_trial(self.sampler, self.seed))
             if not numbers:
                 return
-            self._run_batch(study, {number: space.overrides(study.load_trial(number)) for number in numbers})
+            for batch in self._split_by_numbers(numbers):
+                self._run_batch(study, {number: space.overrides(study.load_trial(number)) for number in batch})
+
+    def _split_by_numbers(self, numbers: Sequence[int]) -> list[list[int]]:
+        """Return parts of successive numbers if the jobs' folders are numbered, since a launcher counts the jobs."""
+        sweep: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        if "hydra:job." not in str(sweep["subdir"]):
+            return [list(numbers)]
+        parts: list[list[int]] = []
+        for number in sorted(numbers):
+            if parts and number == parts[-1][-1] + 1:
+                parts[-1].append(number)
+            else:
+                parts.append([number])
+        return parts
 
     def _run_batch(self, study: Study, overrides: Mapping[int, list[str]]) -> None:
         """Run the jobs of trials and finish the trials.

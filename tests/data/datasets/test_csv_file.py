@@ -271,7 +271,7 @@ def test_an_unused_column_that_cannot_be_converted_is_left_out(tmp_path, monkeyp
     [line] = caught.value.problems
     assert line.startswith(
         f"data.label_column=taken: {tmp_path}/x.parquet has values of type timestamp[ns] that Python cannot represent "
-        "in column 'taken', but 'path'; not read: 'taken' (not text; "
+        "in column 'taken', but 'path'; not read: 'taken'"
     )
 
 

@@ -173,3 +173,8 @@ def test_the_search_takes_the_steps_of_the_largest_images(train, quick, monkeypa
         train(*tiny("find=batch_size", "trainer.resolution=[[0,0.5],[50%,1]]", "trainer.resolution_multiple=4"))[0] == 0
     )
     assert sizes == {(8, 8)}
+
+
+def test_the_smallest_batch_has_two_images_for_each_micro_batch():
+    sizes = {16: 100.0, 32: 50.0, 64: 1e9}
+    assert [trial.batch_size for trial in fastest(rates(sizes), 10_000, least=12)] == [16, 32]

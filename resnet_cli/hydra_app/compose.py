@@ -209,13 +209,7 @@ def compose_settings(
             run_dir = str(OmegaConf.select(composed, "hydra.run.dir"))
             is_fixed = has_fixed_folder(composed)
             swept = swept_keys(composed, given)
-            sweep_dir: str | None = None
-            params: tuple[str, ...] = ()
-            with suppress(OmegaConfBaseException):  # they name a variable that is not set, and may not be needed
-                params = tuple(param_overrides(composed))
-            if has_fixed_folder(composed, "sweep"):
-                with suppress(OmegaConfBaseException):
-                    sweep_dir = str(OmegaConf.select(composed, "hydra.sweep.dir"))
+            sweep_dir, params = _sweep_settings(composed)
     finally:
         HydraConfig.instance().cfg = before
     keys = tuple(override_keys(given))
@@ -228,6 +222,17 @@ def compose_settings(
     return Composed(
         settings, keys, in_files, choices, name, run, tuple(given), run_dir, is_fixed, swept, sweep_dir, params
     )  # fmt: skip
+
+
+def _sweep_settings(composed: DictConfig) -> tuple[str | None, tuple[str, ...]]:
+    """Return `sweep_dir` and `params` of `Composed`; nothing where they name a variable that is not set."""
+    sweep_dir: str | None = None
+    params: tuple[str, ...] = ()
+    with suppress(OmegaConfBaseException):  # they may not be needed
+        params = tuple(param_overrides(composed))
+    with suppress(OmegaConfBaseException):
+        sweep_dir = str(OmegaConf.select(composed, "hydra.sweep.dir")) if has_fixed_folder(composed, "sweep") else None
+    return sweep_dir, params
 
 
 def is_run(item: str) -> bool:

@@ -41,10 +41,10 @@ def print_out_of_fold(options: argparse.Namespace) -> None:
     sweep, folder = _input_and_output_folders(options, "--out-of-fold")
     from resnet_cli.evaluation.evaluate import write_files
     from resnet_cli.evaluation.files import format_json
-    from resnet_cli.evaluation.out_of_fold import OUT_OF_FOLD, evaluate_out_of_fold  # these import torch
+    from resnet_cli.evaluation.out_of_fold import evaluate_out_of_fold  # these import torch
     from resnet_cli.evaluation.table import format_table
 
-    folder = sweep / "eval" / OUT_OF_FOLD if folder is None else folder
+    folder = _default_folder(sweep, "--out-of-fold") if folder is None else folder
     evaluation = evaluate_out_of_fold(sweep, resamples=options.resamples, device=options.device, trust=options.trust)
     write_files(evaluation, folder)
     for note in evaluation.notes:
@@ -99,8 +99,14 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
     if problems:
         raise InputError(*problems)
     if folder is None:
-        require_writable_folder(folder_in_run(sweep / "eval", sweep), str(sweep / "eval"))
+        place = folder_in_run(_default_folder(sweep, flag), sweep)
+        require_writable_folder(place, str(place))
     return sweep, folder
+
+
+def _default_folder(sweep: Path, flag: str) -> Path:
+    """Return the folder of a sweep that the files of an evaluation go into without --out."""
+    return sweep / "eval" / "out_of_fold" if flag == "--out-of-fold" else sweep / "eval"
 
 
 def _rows(report: "LabelReport") -> list[dict[str, Any]]:

@@ -126,7 +126,8 @@ def as_own_images(trained: "TrainedRun", given: Sequence[tuple[str, str]], split
 
 def describe_new_split(trained: "TrainedRun", given: Sequence[tuple[str, str]], split: str | None) -> list[str]:
     """Return a note if a split of other images may have training images of the run; see `as_own_images`."""
-    if split is None or split == "train" or not _are_places(given) or _are_at_place(trained):
+    is_known = isinstance(trained.data.get("splits"), Mapping)  # former versions stored no fingerprints
+    if split in (None, "train") or not is_known or not _are_places(given) or _are_at_place(trained):
         return []
     return [
         f"these are not the run's {split} images as they were in training; if they are its own images, some of which "

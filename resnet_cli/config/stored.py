@@ -166,8 +166,8 @@ def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str], in
                 target[last] = deepcopy(source[last])
             else:  # `~key`
                 target.pop(last, None)
-    is_given = next((EPOCHS in keys for keys in (given_keys, in_files) if {EPOCHS, BUDGET} & {*keys}), False)
-    if is_given and BUDGET not in given_keys and isinstance(result.get("trainer"), dict):
+    chosen = next((keys for keys in (given_keys, in_files) if {EPOCHS, BUDGET} & {*keys}), ())
+    if EPOCHS in chosen and BUDGET not in chosen and isinstance(result.get("trainer"), dict):
         result["trainer"].pop("time_budget", None)  # the given number of epochs replaces the one that the budget chose
     own = {key: value for key, value in result.items() if key not in CONTROL_KEYS}
     return {**own, **{key: composed[key] for key in CONTROL_KEYS if key in composed}}

@@ -58,7 +58,7 @@ def checked_settings(
     Args:
         settings: The composed config as plain data.
         keys: The keys on the command line.
-        in_files: The keys in an experiment's file.
+        in_files: The keys in files that may set any key, such as experiments.
         valid: A valid config; parts that both configs share as one object are not checked again.
     """
     settings = validation.without_leftovers(settings, keys, in_files)

@@ -1,5 +1,6 @@
 """What the user adds to configs: groups in `./conf` and in the folder of --config-dir."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,8 +11,11 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from resnet_cli.config.paths import config_folders
+from resnet_cli.config.source_files import search_working_folder
 from resnet_cli.hydra_app.file_source import Notes, active_notes, use_checked_files
 from resnet_cli.hydra_app.plugins import add_launcher_options
+
+TARGET_OF_HYDRA = re.compile(r"[+]*hydra\..*_target_")
 
 _active_folders: ContextVar[Sequence[Path]] = ContextVar("active_folders", default=())
 _generated_folder: ContextVar[Path | None] = ContextVar("generated_folder", default=None)
@@ -39,7 +43,10 @@ def user_configs(options: Sequence[str]) -> Iterator[None]:
     Plugins.instance().register(UserConfigs)
     use_checked_files()
     add_launcher_options()
-    folders = _active_folders.set(config_folders(options)[:-1])
+    own = config_folders(options)[:-1]
+    if own or any(TARGET_OF_HYDRA.match(argument) for argument in options):
+        search_working_folder()  # Hydra builds callbacks, launchers and sweepers itself
+    folders = _active_folders.set(own)
     notes = active_notes.set(Notes())
     try:
         yield

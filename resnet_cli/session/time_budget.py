@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Annotated, Any
@@ -281,7 +280,8 @@ def _time_saving(
 ) -> tuple[float, float, float]:
     """Return the seconds of all files of an epoch, of the state alone, and of the curves, each written twice."""
     state = trainer.state
-    with TemporaryDirectory(prefix=".measured-", dir=_nearest_folder(run.path)) as name:
+    nearest = next(parent for parent in run.path.absolute().parents if parent.is_dir())
+    with TemporaryDirectory(prefix=".measured-", dir=nearest) as name:
         saver = RunSaver(RunDir(name), config.stored(), describe_data(loaders), LoggerGroup({}))
         saver.run.checkpoints.mkdir()
         times: list[float] = []
@@ -296,7 +296,3 @@ def _time_saving(
             times = [clock() - drawn, saved - drawn, drawn - began]
     saving, checkpoint, drawing = times
     return saving, checkpoint, drawing
-
-
-def _nearest_folder(path: Path) -> Path:
-    return next(parent for parent in path.absolute().parents if parent.is_dir())

@@ -169,10 +169,9 @@ def _with_located_configs(arguments: Sequence[str], origin: Origin, *, is_known:
         if option == CONFIG_DIR and not Path(name).is_dir():
             found = next((place / name for place in places if (place / name).is_dir()), Path(name))
             result[number] = f"{CONFIG_DIR}={found}"
-    has_folder = Path("conf").is_dir() or any(argument.startswith(f"{CONFIG_DIR}=") for argument in result)
     own = next((place / "conf" for place in places if (place / "conf").is_dir()), None)
-    is_used = is_known and not has_folder and own is not None and not is_built_in(own)
-    return [f"{CONFIG_DIR}={own}", *result] if is_used else result
+    is_used = is_known and not Path("conf").is_dir() and own is not None and not is_built_in(own)
+    return [*result, f"{CONFIG_DIR}={own}"] if is_used else result  # searched after those that were typed
 
 
 def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Path) -> SweepCommand:

@@ -115,7 +115,7 @@ def fastest(attempt: Try, samples: int, least: int = 1) -> list[Trial]:
         if not trials[-1].fits or rates[-1] < SLOWER * max(rates):
             break
         size *= 2
-    return trials or [attempt(samples)]
+    return trials or [attempt(min(samples, size))]
 
 
 def choose_fastest(trials: list[Trial]) -> Trial:

@@ -100,6 +100,8 @@ class OptunaSearch(Sweeper):
             if not numbers:
                 return
             for batch in self._split_by_numbers(numbers):
+                if self.folder.read_stop_request() is not None:
+                    return
                 self._run_batch(study, {number: space.overrides(study.load_trial(number)) for number in batch})
 
     def _split_by_numbers(self, numbers: Sequence[int]) -> list[list[int]]:

@@ -13,8 +13,8 @@ def unify_spellings(settings: Mapping[Path, dict[str, Any]], runs: Sequence[Run]
     """Give paths that lead to the same place the spelling that the first of the runs has.
 
     Paths are the same if they are equal but for slashes at the end and the like, or if the runs found them at the same
-    absolute path; what is the same as a third one is the same. Runs of former versions, and those that never started, have
-    only the former.
+    absolute path; what is the same as a third one is the same. Runs of former versions, and those that never started,
+    have only the former.
 
     Args:
         settings: The settings of each run by run folder, which are changed.

@@ -84,7 +84,7 @@ class MLflow(Logger):
     def _create_run(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        experiment = self._client.get_experiment_by_name(self.experiment)
+        experiment: Any = self._client.get_experiment_by_name(self.experiment)
         if experiment is None:
             with suppress(MlflowException):  # another job created it in the meantime
                 self._client.create_experiment(self.experiment)

@@ -53,7 +53,7 @@ class WeightsAndBiases(Logger):
         import wandb
 
         run_id = run_id or secrets.token_hex(4)
-        mode = self.mode or os.environ.get("WANDB_MODE") or "online"
+        mode: Any = self.mode or os.environ.get("WANDB_MODE") or "online"
         mode = FORMER_MODES.get(mode, mode)
         self._hooks = sys.exit, sys.excepthook  # wandb replaces both
         quiet = wandb.Settings(silent=True, console="off", mode=mode)  # offline, it starts no telemetry threads

@@ -170,6 +170,8 @@ def test_lines_of_hydra_are_replaced_by_what_to_type(arguments, line, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RATE", "0.01")
     monkeypatch.setattr(sys, "argv", ["resnet-train", *arguments])
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/config.yaml").touch()
     assert run(arguments) == 2
     assert capsys.readouterr().err.startswith(f"error: {line}")
 

@@ -120,7 +120,7 @@ def test_memory_counts_in_steps_and_in_the_evaluation(train, tmp_path, quick, mo
 
     monkeypatch.setattr(Stepper, "run_step", run_step)
     monkeypatch.setattr(ClassifierTrainer, "evaluate", evaluated)
-    monkeypatch.setattr(batch_size, "fastest", lambda attempt, samples: largest(attempt, 32, samples))
+    monkeypatch.setattr(batch_size, "fastest", lambda attempt, samples, least: largest(attempt, 32, samples))
     status, out, _ = train(*tiny("find=batch_size", "hydra.run.dir=found"))
     assert status == 0
     rows = json.loads((tmp_path / "found/find_batch_size.json").read_text())["rows"]

@@ -22,7 +22,9 @@ def search(folder, monkeypatch):
     one.config = OmegaConf.create({"sweep": {"stop_on_failure": False}})
     one.folder = SweepDir(folder)
     one.folder.add_command(SweepCommand(("-m",)), {})
-    monkeypatch.setattr(sweeper, "plan_job", lambda config, own: PlannedJob({}, own, "job", finished_record=None))
+    monkeypatch.setattr(
+        sweeper, "plan_job", lambda config, own, number: PlannedJob({}, own, "job", finished_record=None)
+    )
     return one
 
 

@@ -222,6 +222,7 @@ def type_into(shell, setup, lines, env, cwd):
     return seen.decode(errors="replace").replace("\r", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", [["bash", "--norc", "--noprofile", "-i"], ["zsh", "-f", "-i"]], ids=["bash", "zsh"])
 def test_bash_and_zsh(commands, tmp_path, shell):
     if not shutil.which(shell[0]):

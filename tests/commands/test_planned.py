@@ -225,6 +225,7 @@ def test_damaged_files_of_other_splits_are_refused_before_nets_are_measured(trai
     assert str(file.relative_to(tmp_path)) in err
 
 
+@pytest.mark.slow
 def test_damaged_files_that_the_run_does_not_read_are_no_obstacle(train, tmp_path):
     write_class_folders(tmp_path / "photos" / "train", ["cat", "dog"], 12, (40, 30))
     write_class_folders(tmp_path / "photos" / "test", ["cat", "dog"], 2, (40, 30))
@@ -367,6 +368,7 @@ def test_measurements_are_remembered(train, tmp_path, monkeypatch):
     assert len(calls) == count
 
 
+@pytest.mark.slow
 def test_nets_are_measured_with_their_optimizer_and_batch(train, monkeypatch):
     measured = []
 
@@ -490,6 +492,7 @@ def test_a_device_or_precision_that_is_not_here_is_one_line(train, typed):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_nets_are_measured_in_the_precision_of_the_run(train, monkeypatch):
     measured = []
     monkeypatch.setattr(make, "has_bf16_matrix_units", lambda: True)
@@ -511,6 +514,7 @@ def test_bf16_is_chosen_only_where_the_precision_is_automatic(train, monkeypatch
         assert ("trainer.cpu_bf16" in choices_of(err)) == is_chosen
 
 
+@pytest.mark.slow
 def test_rates_are_measured_again_after_a_week_and_with_another_torch(train, monkeypatch):
     calls = []
     monkeypatch.setattr(make, "images_per_second", lambda *a, **o: calls.append(a) or 1e4)
@@ -536,6 +540,7 @@ def test_a_sweep_over_what_plans_depend_on_says_for_which_value_it_is_made(train
     assert "made for" not in train(*line, "model=resnet8", "seed=0,1", "data.folds=5", "data.fold=0,1")[2]
 
 
+@pytest.mark.slow
 def test_each_plan_of_a_sweep_over_levels_begins_with_its_level(train):
     err = train("-m", "plan=quick,good", *TINY, "trainer=debug", "model=resnet8")[2]
     lines = [line for line in err.splitlines() if line.startswith("plan    ")]
@@ -698,6 +703,7 @@ def test_no_measure_of_validation_is_planned_without_validation(train, tmp_path)
     assert "trainer.select_by" not in choices_of(err)
 
 
+@pytest.mark.slow
 def test_text_lines_are_padded_to_squares(train, tmp_path):
     write_class_folders(tmp_path / "lines", ["cat", "dog"], 12, (64, 16))
     line = ["plan=quick", "data=image_folder", "data.root=lines", "--cfg", "job"]
@@ -731,6 +737,7 @@ def test_a_resumed_sweep_keeps_its_plan(train, tmp_path, monkeypatch):
     assert [len(job.with_name("metrics.jsonl").read_text().splitlines()) for job in jobs] == [2, 2]
 
 
+@pytest.mark.slow
 def test_a_run_in_the_folder_of_an_experiment_keeps_its_plan(train, tmp_path, monkeypatch):
     (tmp_path / "conf/experiment").mkdir(parents=True)
     text = "# @package _global_\nhydra:\n  run:\n    dir: runs/${name}\n"

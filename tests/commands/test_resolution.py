@@ -32,6 +32,7 @@ def test_the_log_says_from_which_step_on_images_have_which_size(trained):
     assert record_of(folder)["data"]["in_size"] == record_of(whole)["data"]["in_size"], "evaluation has whole images"
 
 
+@pytest.mark.slow
 def test_a_time_budget_lays_the_sizes_over_the_epochs_that_it_chooses(trained):
     status, folder = trained(
         "run", 'trainer.resolution=[[0, 0.5], ["50%", 1]]', GROWING[1], "trainer.time_budget=3 s"

@@ -132,6 +132,7 @@ def test_names_that_are_not_utf8_are_kept_and_printed_as_escapes(tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode", tiers.mostly_slow([["hydra.run.dir=d"], ["-m", "hydra.sweep.dir=d", "seed=0"]], every=2)
 )

@@ -19,6 +19,7 @@ print(*[path.read_text().strip() for path in Path("/proc/self/task").glob("*/com
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are listed in /proc")
 def test_closing_ends_the_threads_of_the_group():
     done = subprocess.run([sys.executable, "-c", CLOSED], capture_output=True, text=True, check=True)

@@ -133,6 +133,7 @@ class _Nearest(torch.nn.Module):
         return torch.nn.functional.interpolate(images.permute(0, 3, 1, 2).float(), self.size).permute(0, 2, 3, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["energy", "probability"])
 def test_a_wrong_output_rejected_is_found(exported, place, monkeypatch, method):
     from resnet_cli.export.graph import ExportGraph
@@ -169,6 +170,7 @@ def test_an_image_on_the_threshold_may_be_rejected_or_not():
     assert found.rejection_agreement == pytest.approx(200 / 3)
 
 
+@pytest.mark.slow
 def test_options_change_what_is_in_the_graph(exported, place):
     record = record_of(place / "run")
     (place / "run/run.json").write_text(
@@ -186,6 +188,7 @@ def test_options_change_what_is_in_the_graph(exported, place):
     np.testing.assert_allclose(run_file(place / "b.pt2", images.numpy())[0], expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_says_what_it_costs(exported, place):
     status, out, err = exported("--precision", "fp16", "--format", "pt2")
     assert (status, err) == (0, "")

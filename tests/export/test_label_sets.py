@@ -47,6 +47,7 @@ def test_images_with_one_label_have_no_thresholds(place):
     assert "thresholds" not in json.loads((place / "a.pt2.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_axes_of_onnx_files_have_names(place, precision):
     onnx = pytest.importorskip("onnx", reason="needs the extra export")

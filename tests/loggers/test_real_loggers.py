@@ -129,6 +129,7 @@ def test_real_loggers_hold_one_point_an_epoch_after_a_resume(tmp_path, monkeypat
     assert (has_parameters, status) == (True, "finished")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untrained", "undisturbed")
 def test_jobs_of_a_sweep_are_separate_runs_in_real_loggers(train, tmp_path):
     for option in ("tensorboard", "mlflow"):
@@ -162,6 +163,7 @@ loggers.end({"status": "finished"}, 1)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_create_one_database_both_log_to_it(tmp_path, monkeypatch, repository):
     pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)

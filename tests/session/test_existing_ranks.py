@@ -136,6 +136,7 @@ def test_an_error_of_the_first_task_is_printed_once(in_step, tmp_path):
     assert (tmp_path / "other.txt").read_text() == ""
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_is_one_line_on_the_others(in_step, tmp_path):
     options = tiny("model=faulty", "hydra.run.dir=run", "trainer.collective_timeout=7")
     status, err, other = in_step(*faulty(tmp_path, "raise")[:2], *options)
@@ -167,6 +168,7 @@ def test_a_first_task_that_cannot_be_reached_is_an_input_error(monkeypatch, capf
     assert capfd.readouterr().err == "", "torch says nothing"
 
 
+@pytest.mark.slow
 def test_another_program_at_the_port_is_an_input_error(monkeypatch):
     monkeypatch.setattr(existing, "CONNECT_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -46,6 +46,7 @@ def test_a_run_goes_on_with_the_same_key_and_not_with_another(train, tmp_path):
     assert "freeze  from step 3 on: stages frozen" in text, "half of two epochs of three steps"
 
 
+@pytest.mark.slow
 def test_a_time_budget_places_the_spans_in_the_epochs_that_it_chooses(train, tmp_path):
     arguments = [a for a in tiny("hydra.run.dir=run") if not a.startswith("trainer.epochs")]
     assert train(*arguments, "trainer.time_budget=2 s", "trainer.freeze=[{match: stem, at: 50%}]")[0] == 0

@@ -183,6 +183,7 @@ def test_other_weights_are_named_where_a_run_is_started_or_resumed(train, finish
         assert (status, line in out) == (0, expected)
 
 
+@pytest.mark.slow
 def test_a_job_that_has_begun_needs_no_weights_to_start_from(train, finished, tmp_path):
     shutil.copy(finished / "checkpoints/best.pt", tmp_path / "start.pt")
     sweep = ["-m", *tiny("model=cnn", "hydra.sweep.dir=s", "trainer.epochs=1"), "init_from=start.pt", "seed=0,1"]
@@ -192,6 +193,7 @@ def test_a_job_that_has_begun_needs_no_weights_to_start_from(train, finished, tm
     assert (status, err) == (0, "")
 
 
+@pytest.mark.slow
 def test_weights_of_a_sweep_that_is_resumed_elsewhere_are_read_where_they_are(train, finished, tmp_path):
     shutil.copy(finished / "checkpoints/best.pt", tmp_path / "start.pt")
     sweep = ["-m", *tiny("model=cnn", "hydra.sweep.dir=s", "trainer.epochs=1"), "init_from=start.pt", "seed=0,1"]

@@ -103,6 +103,7 @@ def stopped(train, tmp_path):
     return stop
 
 
+@pytest.mark.slow
 def test_a_checkpoint_inside_an_epoch_continues_on_another_number_of_processes(train, stopped):
     for size in (1, 2):
         folder, whole = stopped(size, *PLAIN, "trainer.processes=2")
@@ -175,6 +176,7 @@ def signalled_when(path):
     thread.join(10)
 
 
+@pytest.mark.slow
 def test_a_reproduction_has_the_threads_of_the_run_on_every_process(train, tmp_path, monkeypatch):
     assert train(*tiny("trainer.processes=2", "trainer.epochs=1", "hydra.run.dir=a"))[0] == 0
     threads = torch.get_num_threads() + 1
@@ -199,6 +201,7 @@ def test_a_run_is_pruned_by_the_process_that_started_it(tmp_path, monkeypatch):
     assert seen == [[], [1], [1, 2]]
 
 
+@pytest.mark.slow
 def test_a_time_budget_is_the_same_for_every_process(train, tmp_path):
     options = tiny("trainer.processes=2", "trainer.time_budget=1.5", "hydra.run.dir=run")
     assert train(*(option for option in options if not option.startswith("trainer.epochs")))[0] == 0

@@ -477,6 +477,7 @@ def test_a_run_that_loses_its_validation_set_has_no_best_epoch_from_before(train
     assert record["selection"]["weights"] == "last epoch"
 
 
+@pytest.mark.slow
 def test_a_run_of_a_former_version_keeps_the_sizes_of_its_micro_batches(train, tmp_path, monkeypatch):
     """They split 32 images into five of 6 and one of 2, now two of 6 and four of 5; batch norm depends on it."""
 

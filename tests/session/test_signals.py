@@ -282,6 +282,7 @@ raise SystemExit(status or resource_tracker._resource_tracker._pid is not None)
 """
 
 
+@pytest.mark.slow
 def test_a_run_without_workers_starts_no_other_process(tmp_path):
     """Signals to the group would end multiprocessing's resource tracker, with a warning."""
     command = [sys.executable, "-c", ALONE, *tiny("hydra.run.dir=d")]

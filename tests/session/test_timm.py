@@ -112,6 +112,7 @@ def test_timm_reads_no_file_that_a_config_names(train, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_new_runs_see_whole_patches_and_runs_of_earlier_versions_resume(train, tmp_path, monkeypatch):
     write_class_folders(tmp_path / "photos", classes=("circle", "square"), count=8, size=(40, 40))
     photos = [option.replace("image_size=32", "image_size=33") for option in PHOTOS]

@@ -134,6 +134,7 @@ def test_a_net_that_remembers_elsewhere_is_found_out(train, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {"strange_nets.py", "__pycache__"}
 
 
+@pytest.mark.slow
 def test_errors_of_the_run_are_told_as_usual(train, tmp_path):
     status, _, err = train("verify_resume=true", *tiny("schedule.warmup=9000"))
     assert (status, err.count("\n")) == (2, 1)

@@ -158,6 +158,7 @@ def test_a_killed_job_takes_no_other_along(train_command, tmp_path):
     assert "3 runs: 3 finished" in done.stdout
 
 
+@pytest.mark.slow
 def test_where_torch_was_used_the_process_is_started_anew(train, tmp_path):
     status, out, err = train("-m", *tiny("seed=3", "hydra.sweep.dir=s", "sweep.isolate=true", "trainer.max_batches=1"))
     assert (status, err) == (0, "")

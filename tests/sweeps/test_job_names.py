@@ -60,6 +60,7 @@ def test_jobs_in_folders_of_an_earlier_version_are_found(train, own_net, tmp_pat
     assert folders(sweep) == before
 
 
+@pytest.mark.slow
 def test_a_job_is_found_by_a_command_that_sweeps_other_keys(train, own_net, tmp_path):
     assert train("-m", *own_net, "seed=0,1", "optimizer.lr=0.1", "hydra.sweep.dir=s")[0] == 0
     status, out, _ = train("-m", *own_net, "seed=0", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=s")

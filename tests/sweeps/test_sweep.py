@@ -130,6 +130,7 @@ def test_a_second_sweep_adds_jobs_and_both_go_on(train, tmp_path):
     assert contents(tmp_path / "s") == before
 
 
+@pytest.mark.slow
 def test_another_config_under_the_same_overrides_is_a_new_job(train, tmp_path):
     (tmp_path / "conf/model").mkdir(parents=True)
     own = tmp_path / "conf/model/mine.yaml"
@@ -152,6 +153,7 @@ def test_another_config_under_the_same_overrides_is_a_new_job(train, tmp_path):
     assert "2 runs: 1 finished, 1 failed" in out
 
 
+@pytest.mark.slow
 def test_stop_on_failure_starts_no_further_job(train, own_nets):
     (own_nets / "broken").touch()
     command = ["-m", "+model.fails=true,false", *NET, "seed=0", "sweep.stop_on_failure=true"]
@@ -414,6 +416,7 @@ def test_jobs_may_have_the_folders_that_hydra_numbers(train, tmp_path):
     assert {path.parent.name for path in (tmp_path / "s").rglob("run.json")} == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_jobs_in_folders_that_hydra_numbers_are_resumed_with_more_epochs(train, tmp_path):
     folders = ["hydra.sweep.dir=s", "hydra.sweep.subdir=${hydra:job.num}"]
     assert train("-m", *tiny("seed=0,1", "trainer.epochs=1"), *folders)[0] == 0
@@ -423,6 +426,7 @@ def test_jobs_in_folders_that_hydra_numbers_are_resumed_with_more_epochs(train, 
     assert rows == {"0": 2, "1": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", [["--config-dir", "own"], ["-cd", "own"], ["--config-dir=own"], []])
 def test_a_sweep_finds_the_users_configs_from_elsewhere(train, tmp_path, typed):
     folder = tmp_path / ("own" if typed else "conf") / "trainer"

@@ -34,6 +34,7 @@ def test_an_experiments_own_sweep_is_refused_among_others(train, tmp_path, exper
     assert [path.name for path in tmp_path.iterdir()] == ["conf"]
 
 
+@pytest.mark.slow
 def test_experiments_without_sweeps_are_swept_and_a_sweep_of_ones_own_is_obeyed(train, tmp_path, experiments):
     status, out, _ = train("-m", *tiny("experiment=slow,quick", "trainer.epochs=1"))
     assert (status, "2 runs: 2 finished" in out) == (0, True)

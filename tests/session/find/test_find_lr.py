@@ -98,6 +98,7 @@ def test_a_time_budget_is_not_measured(train, tmp_path):
     assert names(tmp_path / "found") == FILES
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_every_learning_rate_that_has_a_key_is_in_the_line_to_type(train, tmp_path):
     """Groups that follow one of them, by depth, are not listed."""
@@ -112,6 +113,7 @@ def test_every_learning_rate_that_has_a_key_is_in_the_line_to_type(train, tmp_pa
     assert found["groups"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_the_rate_of_muons_other_parameters_is_in_the_line_too(train, tmp_path):
     options = ["optimizer=muon", "optimizer.lr=0.05", "optimizer.sgd_lr=0.1", "model=resnet8", "model.width=4"]

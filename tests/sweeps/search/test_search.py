@@ -261,6 +261,7 @@ def test_stop_on_failure_stops_a_search_that_can_go_on(train, tmp_path, stub):
     assert [state for state, *_ in shown(tmp_path / "s")] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
 
 
+@pytest.mark.slow
 def test_trials_of_the_same_values_share_their_job(train, tmp_path, stub):
     calls = stub(lambda settings, epoch: 50.0 + settings["model"]["depth"])
     assert train(*SEARCH, "model=cifar_resnet", "model.depth=8,14", f"{N}=5")[0] == 0
@@ -313,6 +314,7 @@ def test_failed_jobs_of_a_search_leave_no_nets(train, tmp_path, monkeypatch):
     assert set(alive) == {"0"}
 
 
+@pytest.mark.slow
 def test_trials_in_folders_that_hydra_numbers_have_their_results(train, tmp_path, stub):
     stub(by_lr)
     status, _, err = train(*SEARCH, "hydra.sweep.subdir=${hydra:job.num}", *SPACE[:1], f"{N}=3")

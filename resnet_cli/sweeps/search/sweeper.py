@@ -187,7 +187,7 @@ class OptunaSearch(Sweeper):
         for number in numbers:
             study.finish_trial(number, state, value)
         if state == "COMPLETE" and value is None:
-            raise InputError("data.val_fraction: a search compares accuracies on held-out images; there are none")
+            raise InputError("data.val_fraction: a search compares results on validation images, and this job had none")
 
     def _outcome(self, folder: Path, result: JobReturn) -> tuple[str | None, float | None]:
         """Return the state of a job's trials and its best accuracy, read from its folder.

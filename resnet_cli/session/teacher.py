@@ -104,7 +104,7 @@ def teacher_changes(content: Mapping[str, Any], teacher: LoadedTeacher | None, *
     )
     if not force:
         raise InputError(
-            Problem(change.key, "changed", change.after, stored=change.before),
+            Problem(change.key, "changed since the run was saved", change.after, stored=change.before),
             "resume: this is not the teacher that the run was trained with; give that teacher with teacher=PATH, or "
             "accept this one with resume_force=true",
         )

@@ -208,7 +208,7 @@ def test_limitations(tmp_path, changes, words):
 
 def test_no_validation_part(tmp_path):
     text = card_of(write_run(tmp_path / "run", selection={"weights": "last epoch", "by": None}))[1]
-    assert "No validation part was held out" in text
+    assert "No validation split was held out" in text
 
 
 HOSTILE = [

@@ -34,7 +34,7 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
     )
     log_classes(loaders, config)
     if loaders.origins is not None:
-        logger.info("parts   %s", loaders.origins.format())
+        logger.info("splits  %s", loaders.origins.format())
     if loaders.has_label_sets:
         loss, select_by = _class_name(config.loss or DEFAULT_LOSS), select_by_of(config.stored())
         logger.info("labels  several per image: loss %s, the best epoch by %s", loss, select_by)

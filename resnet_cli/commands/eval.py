@@ -47,7 +47,7 @@ examples:
   resnet-eval RUN --data data=csv --data file=other.csv --split test
   resnet-eval RUN --at sensitivity=0.95 --positive melanoma     the operating point of a class against the rest
   resnet-eval RUN --calibrate                                   fit a temperature on the validation images
-  resnet-eval RUN --tta flip --format json                      figures over mirrored images beside the plain ones
+  resnet-eval RUN --tta flip --format json                      also metrics with test-time augmentation
   resnet-eval RUN1 RUN2 RUN3 --average weights                  one net of runs that share a start (init_from=RUN)
   resnet-eval RUN1 RUN2 RUN3 --average probabilities            an ensemble of any nets with the same classes
 """

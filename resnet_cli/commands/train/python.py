@@ -65,6 +65,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | No
         InputError: The config, the data or a path is wrong; its text has a line for each problem.
         DivergedError: Training met a non-finite number.
         MachineError: The run folder cannot be written.
+        ComputationError: The device cannot compute a step, such as out of memory.
         NotIdenticalError: `reproduce` is set, and the run came out differently.
         KeyboardInterrupt: A signal stopped the run.
     """

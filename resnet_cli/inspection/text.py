@@ -6,7 +6,7 @@ from typing import Any
 from resnet_cli.config.counts import counted
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.inspection.copies import PARTS
-from resnet_cli.session.first_look import RARE_FROM
+from resnet_cli.session.data_checks import RARE_FROM
 
 Report = Mapping[str, Any]
 

@@ -43,7 +43,7 @@ def write_card(run: RunDir) -> None:
     write_atomically(run.card, format_card(summarise(read_run(run.path, run.path.name, [])), run))
 
 
-def redraw_card(run: RunDir) -> None:
+def update_card(run: RunDir) -> None:
     """Write `card.md`; if that fails, log the reason and continue."""
     try:
         write_card(run)

@@ -8,7 +8,7 @@ from resnet_cli.config.run_config import DEFAULT_LOSS
 from resnet_cli.config.selection import select_by_of
 from resnet_cli.distributed.options import options_of
 from resnet_cli.models.layers.regularisers import has_random_layers
-from resnet_cli.session.first_look import log_classes
+from resnet_cli.session.data_checks import log_classes
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resolution import describe_resolution
 from resnet_cli.session.shared_start import uses_ranks

@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(sys, "argv", ["resnet-train", *arguments])
-        patch.setattr("resnet_cli.session.first_look.draw_samples", lambda images, labels, **options: b"")
+        patch.setattr("resnet_cli.session.data_checks.draw_samples", lambda images, labels, **options: b"")
         patch.setattr("resnet_cli.session.saver.draw_curves", lambda rows, path, **options: path.write_bytes(b""))
         assert run(arguments) == 0
     return place / "a"

@@ -14,7 +14,7 @@ from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.array_files import NamedArray
 from resnet_cli.data.datasets.label_checks import MAX_CLASSES, refuse_measurements, warn_missing
 from resnet_cli.data.datasets.layout import format_names
-from resnet_cli.data.undivided import current_undivided
+from resnet_cli.data.whole_dataset import current_undivided
 from resnet_cli.errors import InputError
 
 Array = np.ndarray[Any, Any]

@@ -66,7 +66,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | No
         DivergedError: Training met a non-finite number.
         MachineError: The run folder cannot be written.
         ComputationError: The device cannot compute a step, such as out of memory.
-        NotIdenticalError: `reproduce` is set, and the run came out differently.
+        NotIdenticalError: `reproduce` is set, and the results differ.
         KeyboardInterrupt: A signal stopped the run.
     """
     try:

@@ -195,7 +195,7 @@ def call(command: list[str], place: Path, work: Path) -> str:
 def table(results: dict[str, Any]) -> str:
     """Return the results as the rows of docs/start/install.md."""
     lines = [
-        "| installed with | file | Python | torch | torchvision | Hydra | OmegaConf | seen |",
+        "| installed with | file | Python | torch | torchvision | Hydra | OmegaConf | result |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for result in results.values():

@@ -2,7 +2,7 @@
 
     python benchmarks/parity.py                        -> benchmarks/results/parity.json
     python benchmarks/parity.py --nets resnet20,cnn    (adds to what the file has)
-    python benchmarks/parity.py --nets resnet1202 --doors onnx --folder parity    (the same, for one interface)
+    python benchmarks/parity.py --nets resnet1202 --interfaces onnx --folder parity    (the same, for one interface)
 
 The images are 1,000 files of every kind that Pillow reads and writes: formats, modes, orientations, 8 and 16 bits, and
 sizes from 1x1. Every preset of `conf/model` that classifies images is trained until its logits vary between images, so
@@ -45,14 +45,15 @@ SIZES |= dict.fromkeys(("resnet34", "resnet50", "wrn16_4", "wrn16_8", "wrn28_10"
 SIZES |= {f"{kind}{depth}": 8 for kind in DEEP for depth in (110, 164, 1001, 1202)}
 OWN_SIZE = 16
 QUICK = ("cnn", "resnet8")
-DOORS = ("training", "evaluation, stream", "resnet-predict", "load_run, paths", "pt2", "onnx")
+INTERFACES = ("training", "evaluation, stream", "resnet-predict", "load_run, paths", "pt2", "onnx")
 
 
 def main() -> None:
     parser = measuring.parser(__doc__, rounds=1)
     parser.add_argument("--nets", help="presets of conf/model, separated by commas (default: all)")
     parser.add_argument("--no-onnx", action="store_true", help="leave ONNX files out")
-    parser.add_argument("--doors", nargs="+", choices=DOORS, default=list(DOORS), help="which are asked")
+    help_text = "interfaces to compare (default: all)"
+    parser.add_argument("--interfaces", nargs="+", choices=INTERFACES, default=list(INTERFACES), help=help_text)
     parser.add_argument("--folder", type=Path, help="keeps images and trained nets for the next call")
     options = parser.parse_args()
     measuring.settle(options)
@@ -63,13 +64,13 @@ def main() -> None:
     logging.getLogger("resnet_cli").setLevel(logging.ERROR)
     nets = options.nets.split(",") if options.nets else list(QUICK) if options.quick else presets()
     unwanted = {"onnx"} if options.no_onnx or find_spec("onnxruntime") is None else set()
-    doors = [door for door in options.doors if door not in unwanted]
+    interfaces = [interface for interface in options.interfaces if interface not in unwanted]
     found = {} if options.quick else earlier(options.out)
     with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), 1 if options.quick else COUNT)
         for net in nets:
             try:
-                for _ in compare(Path(folder), net, paths, doors, found):
+                for _ in compare(Path(folder), net, paths, interfaces, found):
                     measuring.finish("parity", options, [], count=len(paths), nets=found)
             except measuring.SkippedError as reason:
                 found[net] = {"skipped": str(reason)}
@@ -99,13 +100,13 @@ def write_images(folder: Path, count: int) -> list[Path]:
 
 
 def compare(
-    folder: Path, net: str, paths: Sequence[Path], doors: Sequence[str], found: dict[str, Any]
+    folder: Path, net: str, paths: Sequence[Path], interfaces: Sequence[str], found: dict[str, Any]
 ) -> Iterator[str]:
     """Train a net, and yield each interface after adding its largest difference from evaluation to `found`.
 
     The number of images whose best class differs is added too.
     """
-    from tests.support import doors as ways
+    from tests.support import interfaces as ways
 
     start = perf_counter()
     run_folder, expected, spread = trained(folder, net)
@@ -113,24 +114,25 @@ def compare(
     found[net] = record | {"size": SIZES.get(net, OWN_SIZE), "standard_deviation": spread}
     found[net]["seconds"]["trained"] = round(perf_counter() - start, 1)
     run = ways.open_run(run_folder)
-    for door in doors:
+    for interface in interfaces:
         start = perf_counter()
         try:
-            answers = ask(door, run, run_folder, paths)
+            answers = ask(interface, run, run_folder, paths)
         except Exception as error:
             said = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            found[net]["doors"][door] = {"failed": said}
+            found[net]["doors"][interface] = {"failed": said}
         else:
             difference = float(f"{answers.difference(expected):.3g}")
-            found[net]["doors"][door] = {"difference": difference, "top1": answers.top1_differences(expected)}
-        found[net]["seconds"][door] = round(perf_counter() - start, 1)
-        print(net, door, json.dumps(found[net]["doors"][door]), found[net]["seconds"][door], "s", flush=True)
-        yield door
+            found[net]["doors"][interface] = {"difference": difference, "top1": answers.top1_differences(expected)}
+        found[net]["seconds"][interface] = round(perf_counter() - start, 1)
+        seconds = found[net]["seconds"][interface]
+        print(net, interface, json.dumps(found[net]["doors"][interface]), seconds, "s", flush=True)
+        yield interface
 
 
 def trained(folder: Path, net: str) -> tuple[Path, Any, float]:
     """Return the folder of a run of the net, the outputs of its evaluation, and their variation over the images."""
-    from tests.support import doors
+    from tests.support import interfaces
 
     side = SIZES.get(net, OWN_SIZE)
     best: tuple[Path, Any, float] | None = None
@@ -139,12 +141,12 @@ def trained(folder: Path, net: str) -> tuple[Path, Any, float]:
         if not is_finished(run_folder):
             shutil.rmtree(run_folder.parent, ignore_errors=True)
             with suppress(AssertionError):  # it has diverged
-                doors.train(
+                interfaces.train(
                     run_folder.parent, folder / "photos", f"model={net}", "data.batch_size=32",
                     *training, *OTHER_WEIGHTS.get(net, []), size=(side, side), cache=folder / CACHE,
                 )  # fmt: skip
         if is_finished(run_folder):
-            expected = doors.from_loader(doors.open_run(run_folder), "test", backend="device")
+            expected = interfaces.from_loader(interfaces.open_run(run_folder), "test", backend="device")
             spread = float(f"{expected.logits.std(0).max().item():.3g}")
             print(net, *training, "- standard deviation of the logits:", spread, flush=True)
             if spread <= VARIED[1] and (best is None or spread > best[2]):
@@ -162,30 +164,30 @@ def is_finished(folder: Path) -> bool:
     return record.is_file() and json.loads(record.read_text())["status"] == "finished"
 
 
-def ask(door: str, run: Any, folder: Path, paths: Sequence[Path]) -> Any:
+def ask(interface: str, run: Any, folder: Path, paths: Sequence[Path]) -> Any:
     """Return the outputs of an interface."""
-    from tests.support import doors
+    from tests.support import interfaces
 
     photos = paths[0].parents[1]
     ways: dict[str, Callable[[], Any]] = {
-        "training": partial(doors.from_loader, run, "train", backend="device"),
-        "evaluation, stream": partial(doors.from_loader, run, "test", backend="stream", workers=2),
-        "resnet-predict": partial(doors.from_predict, folder, photos, folder / "predictions.jsonl"),
-        "load_run, paths": partial(doors.from_python, run, paths, "paths"),
+        "training": partial(interfaces.from_loader, run, "train", backend="device"),
+        "evaluation, stream": partial(interfaces.from_loader, run, "test", backend="stream", workers=2),
+        "resnet-predict": partial(interfaces.from_predict, folder, photos, folder / "predictions.jsonl"),
+        "load_run, paths": partial(interfaces.from_python, run, paths, "paths"),
     }
-    if door in ways:
-        return ways[door]()
-    return doors.from_exported(run, paths, doors.export_logits(run, folder / f"model.{door}"))
+    if interface in ways:
+        return ways[interface]()
+    return interfaces.from_exported(run, paths, interfaces.export_logits(run, folder / f"model.{interface}"))
 
 
 def as_table(found: dict[str, Any]) -> str:
     """Return a table of the largest differences."""
-    doors = list(dict.fromkeys(door for record in found.values() for door in record.get("doors", {})))
+    interfaces = list(dict.fromkeys(interface for record in found.values() for interface in record.get("doors", {})))
     rows = []
     for net, record in found.items():
-        cells = [record.get("doors", {}).get(door, {}) for door in doors]
+        cells = [record.get("doors", {}).get(interface, {}) for interface in interfaces]
         rows.append([net, *(f"{cell['difference']:.1g}, {cell['top1']}" if "top1" in cell else "-" for cell in cells)])
-    return measuring.table(["largest difference, best classes that differ", *doors], rows)
+    return measuring.table(["largest difference, best classes that differ", *interfaces], rows)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def node(place: Place) -> str:
     place.require_whole(sweep, jobs=2, were_killed=True)
     first = next(run for run in place.runs(sweep) if place.record(run)["seed"] == 0)
     place.require_same(first, place.alone("seed=0"))
-    return f"2 jobs, {place.starts(sweep)} starts, finished; weights and rows equal those of an unbroken run"
+    return f"2 jobs, {place.starts(sweep)} starts, finished; weights and rows equal those of an uninterrupted run"
 
 
 def lost_node(place: Place) -> str:
@@ -41,7 +41,7 @@ def lost_node(place: Place) -> str:
     place.quicken()
     place.ends(place.resume(sweep), status=0)
     place.require_whole(sweep, jobs=2, were_killed=True)
-    return f"told after {seconds:.0f} s, both jobs by name with NODE_FAIL; finished by the command that was printed"
+    return f"reported after {seconds:.0f} s, both jobs by name with NODE_FAIL; finished by the command that was printed"
 
 
 def stop(place: Place) -> str:

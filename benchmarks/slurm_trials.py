@@ -41,7 +41,7 @@ def requeue(place: Place) -> str:
     require(starts >= 2, "SLURM has not started the job again")
     place.require_whole(sweep, jobs=1, epochs=120)
     place.require_same(place.runs(sweep)[0], place.alone("seed=0", LONG))
-    return f"signalled after {epochs} epochs, {starts} starts, weights and rows equal those of an unbroken run"
+    return f"signalled after {epochs} epochs, {starts} starts, weights and rows equal those of an uninterrupted run"
 
 
 def login(place: Place) -> str:

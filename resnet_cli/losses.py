@@ -130,7 +130,7 @@ class BinaryCrossEntropy(ClassLoss):
 
     Args:
         target_threshold: Targets above it count as 1 and others as 0, before label smoothing, so that both classes of a
-            mixed image count fully, as in the paper; null does not change the targets.
+            mixed image count fully, as in the paper; None does not change the targets.
         image_count: Number of training images if they have several labels, from the data.
         **options: See `ClassLoss`.
     """

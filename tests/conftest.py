@@ -61,7 +61,7 @@ def without_waiting_for_the_disk():
 def blank_pictures(request, monkeypatch):
     """Runs in this process leave empty pictures: drawing takes longer than they do, and has tests of its own."""
     if "draws" not in request.keywords:
-        monkeypatch.setattr("resnet_cli.session.first_look.draw_samples", lambda images, labels, **options: b"")
+        monkeypatch.setattr("resnet_cli.session.data_checks.draw_samples", lambda images, labels, **options: b"")
         monkeypatch.setattr("resnet_cli.session.saver.draw_curves", lambda rows, path, **options: path.write_bytes(b""))
         monkeypatch.setattr(
             "resnet_cli.session.find.lr.draw_lr_range", lambda *rows, **options: rows[3].write_bytes(b"")

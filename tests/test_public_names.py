@@ -35,6 +35,10 @@ def test_public_name_can_be_imported(name):
     assert callable(found) or isinstance(found, UnionType)  # an annotation, which Python 3.14 does not let call
 
 
+def test_names_that_are_imported_on_first_access_are_listed():
+    assert set(PUBLIC["resnet_cli"]) <= set(dir(resnet_cli))
+
+
 @pytest.mark.parametrize("group", TARGETS)
 def test_targets_of_a_group_are_frozen(group):
     nodes = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONFIG_FOLDER / group).glob("*.yaml")]

@@ -374,8 +374,8 @@ def _path(
 
 TESTS = (
     Test("E1", "wrong configs", 8, bad_configs),
-    Test("E2", "data sets that are not there, or not whole", 2, datasets),
+    Test("E2", "missing or incomplete data sets", 2, datasets),
     Test("E3", "classes and labels that disagree", 1, classes),
-    Test("E4", "image files that are none, or of other modes", 1, images),
+    Test("E4", "files that are not images, or have other modes", 1, images),
     Test("E5", "odd paths for data, output and resume", 2, paths),
 )

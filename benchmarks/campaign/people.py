@@ -200,9 +200,9 @@ TESTS = (
     Test("I2", "rare classes", 1, tails),
     Test("I3", "depth, transparency and frames of pictures", 1, pictures),
     Test("I4", "data that changed between start and resume", 2, other_data),
-    Test("I5", "odd places, resumed from elsewhere", 2, places),
+    Test("I5", "unusual paths, resumed from another folder", 2, places),
     Test("I6", "empty values", 1, empties),
-    Test("I7", "YAML files of one's own", 1, own_files),
-    Test("I8", "what was named is what is done", 1, named),
+    Test("I7", "user-defined YAML files", 1, own_files),
+    Test("I8", "typed overrides take effect", 1, named),
     Test("I9", "terminals and names", 1, homeless),
 )

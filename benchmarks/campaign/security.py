@@ -447,9 +447,9 @@ def batches(bench: Bench) -> Iterator[Trial]:
 
 
 TESTS = (
-    Test("F1", "checkpoints that mean harm", 5, checkpoints, all_or_nothing=True),
-    Test("F2", "run folders that mean harm", 4, configs, all_or_nothing=True),
-    Test("F3", "archives that mean harm", 2, archives, all_or_nothing=True),
+    Test("F1", "malicious checkpoints", 5, checkpoints, all_or_nothing=True),
+    Test("F2", "malicious run folders", 4, configs, all_or_nothing=True),
+    Test("F3", "malicious archives", 2, archives, all_or_nothing=True),
     Test("F4", "planted links", 2, links, all_or_nothing=True),
     Test("F5", "a CIFAR batch that is a program", 1, batches, all_or_nothing=True),
 )

@@ -21,7 +21,7 @@ MEANINGS = {
     "--hydra-help": "Flags and config folders",
     "--version": "Print the version of resnet-cli",
     "--shell-completion": "Completion for a shell: `install=bash`, `install=zsh` or `install=fish` prints a script, "
-    "`uninstall=...` removes it; see [Put a run together](../howto/groups.md)",
+    "`uninstall=...` removes it; see [Compose a config](../howto/groups.md)",
     "--experimental-rerun": None,
     "overrides": "`group=option` and `key=value`",
 }

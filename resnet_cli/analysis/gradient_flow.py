@@ -94,7 +94,7 @@ def draw_gradients(series: Mapping[str, Sequence[GradientRow]], path: Path, *, t
     """Draw gradient norms (logarithmic) over depth as a PNG of 800 x 400 pixels, replacing `path` in one move.
 
     Args:
-        series: Rows by the label of each line, such as a net and its plain or residual twin. Norms that are zero
+        series: Rows by the label of each line, such as a net and its plain or residual counterpart. Norms that are zero
             or not finite leave a gap.
         path: The picture to write; its folder exists.
         title: Shown above, literally: `$` does not start a formula.

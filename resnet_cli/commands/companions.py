@@ -20,7 +20,11 @@ logger = logging.getLogger("resnet_cli")
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that select the checkpoint and allow classes that only the run names."""
     parser.add_argument("--checkpoint", metavar="best | last | FILE", help="default: best, or that which RUN names")
-    parser.add_argument("--trust", action="store_true", help="build classes that only the run names: runs their code")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="build classes that only the stored config names; this executes their code",
+    )
 
 
 def add_probability_options(parser: argparse.ArgumentParser, *, rejects: str) -> None:

@@ -15,8 +15,8 @@ from resnet_cli.files import write_atomically
 from resnet_cli.hydra_app.compose import compose_settings
 
 HELP = """\
-Looks at every image of a data set and prints its parts and classes, the sizes and modes of the files, damaged and
-suspicious ones, images that occur twice (in one part, with two labels, or in training and test), the channel
+Looks at every image of a data set and prints its splits and classes, the sizes and modes of the files, damaged and
+suspicious ones, images that occur twice (in one split, with two labels, or in training and test), the channel
 statistics, and what resnet-train would train, validate and test on. Nothing is trained. Decoded images are kept in
 data.cache, so that the run that follows starts at once. Large sets are read by data.workers processes.
 

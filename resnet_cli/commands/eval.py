@@ -34,7 +34,7 @@ Evaluates a run: loss, accuracy, precision, recall and F1 of each class, areas u
 intervals by the bootstrap over images. The files are in RUN/eval/SPLIT: metrics.json, per_class.csv, predictions.csv,
 confusion.json, curves.csv, and pictures of the confusion, the calibration, the curves and the most confident mistakes.
 Loss and accuracy are computed as in training: those of the test images equal run.json's. Each evaluation is recorded in
-run.json, which shows how often the test images were looked at.
+run.json, which shows how often the test images were read.
 """
 
 EXAMPLES = """\
@@ -47,7 +47,7 @@ examples:
   resnet-eval RUN --data data=csv --data file=other.csv --split test
   resnet-eval RUN --at sensitivity=0.95 --positive melanoma     the operating point of a class against the rest
   resnet-eval RUN --calibrate                                   fit a temperature on the validation images
-  resnet-eval RUN --tta flip --format json                      figures over mirrored images beside the plain ones
+  resnet-eval RUN --tta flip --format json                      also metrics with test-time augmentation
   resnet-eval RUN1 RUN2 RUN3 --average weights                  one net of runs that share a start (init_from=RUN)
   resnet-eval RUN1 RUN2 RUN3 --average probabilities            an ensemble of any nets with the same classes
 """
@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add_data_option(parser, "other images with the same classes")
     parser.add_argument(
         "--tta", choices=("none", "flip", "flip_translate"), default="none",
-        help="also the mean output over each image and its mirror image, and those shifted by a pixel",
+        help="test-time augmentation: also evaluate the mean output over each image and its mirror image (flip), and "
+        "both shifted by one pixel (flip_translate)",
     )  # fmt: skip
     parser.add_argument(
         "--at", type=_target, metavar="sensitivity=X | specificity=X",
@@ -89,11 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--embed", nargs="?", const="pca", choices=("pca", "tsne", "umap"),
-        help="features.npz, features.png: what the last linear layer reads, in two dimensions; default: pca",
+        help="features.npz, features.png: the features (inputs of the last linear layer) and their projection to two "
+        "dimensions; default: pca",
     )  # fmt: skip
     parser.add_argument(
         "--unknown", action="append", default=[], metavar="DIR",
-        help="unknown.json, .csv, .png: how well scores separate the split's images from these of no known class",
+        help="unknown.json, .csv, .png: out-of-distribution detection: how well scores separate the images of the "
+        "split from those in DIR, which belong to no known class",
     )  # fmt: skip
     parser.add_argument(
         "--delete-blocks", action="store_true",

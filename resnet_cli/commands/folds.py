@@ -136,7 +136,7 @@ def _format_table(report: "LabelReport") -> str:
     lines = [
         f"images   {images:,}, each by runs that were not trained on it",
         *(
-            [f"missing  {counted(missing, 'image')}: no finished run has them in its validation part"]
+            [f"missing  {counted(missing, 'image')}: no finished run has them in its validation split"]
             if missing
             else []
         ),

@@ -28,8 +28,8 @@ evaluations and exports. Then, or of any settings, the layers of the network wit
 multiply-adds, its depth, and its receptive field: the pixels on which one position of the last feature map can depend
 (ignoring normalisation and squeeze-and-excitation). The data set is used only for the image size and the number of
 classes; where these are known, it need not exist. --gradients, --signal, --shattered and --activations measure the
-initial network on the first training batch, beside its twin with or without shortcuts and the weights of the run, or
-beside the other network of --compare; the only file written is their figure.
+initial network on the first training batch, compared with the same network without (or with) shortcuts and with the
+weights of the run, or with the other network of --compare; the only file written is their figure.
 --list, --show, --copy, --check, --schema and --env are about presets, files and this machine instead.
 """
 
@@ -39,7 +39,7 @@ examples:
   resnet-info model=cifar_resnet model.depth=110 --format json
   resnet-info outputs/2026-11-21/10-02-11-resnet-kqzd        a run, and its network
   resnet-info data=cifar10 --compare model=resnet20 "model=wrn16_4 model.dropout=0.3"
-  resnet-info model=plain56 --gradients                      and its residual twin, with a figure
+  resnet-info model=plain56 --gradients                      and its residual counterpart, with a figure
   resnet-info model=scalar_chain --gradients                 four layers of one number each
   resnet-info model=preact110 --signal --compare model.norm=batch model.norm=none
   resnet-info model=deep_cnn --activations --compare model.init=default model.init=he
@@ -60,7 +60,7 @@ A regular block of 256 channels and its bottleneck:
 ANALYSES = {
     "gradients": "norms of the layers' gradients",
     "signal": "mean and variance of the features after each block (Brock et al. 2021)",
-    "shattered": "how alike gradients by neighbouring inputs are (Balduzzi et al. 2017)",
+    "shattered": "similarity of the gradients with respect to neighbouring inputs (Balduzzi et al. 2017)",
     "activations": "histograms of activations, zeros, saturation and dead units by layer",
 }
 

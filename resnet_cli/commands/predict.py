@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 HELP = """\
 Prints the most probable classes of image files, with their probabilities, by the weights of a run's best epoch. Images
 of any format, size and mode are decoded, resized and normalised as the run's validation images were. An image that
-cannot be read is reported on standard error, the rest is done, and the exit status is 2.
+cannot be read is reported on standard error; the others are classified, and the exit status is 2.
 """
 
 EXAMPLES = """\
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: table, or that of FILE")
     parser.add_argument("--out", metavar="FILE", help="output file; .csv, .jsonl and .txt choose the format")
     parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
-    rejects = "say 'none of these' at a threshold that rejects this share of the validation images, such as 5%%"
+    rejects = "report 'none of these' below the threshold that rejects this share of the validation images, such as 5%%"
     add_probability_options(parser, rejects=rejects)
     add_data_option(parser, "for --reject: where the run's images are now, such as root=DIR")
     parser.add_argument("--batch-size", type=parse_count, default=256, metavar="N", help="default: 256")

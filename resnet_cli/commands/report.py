@@ -54,7 +54,7 @@ examples:
   resnet-report outputs --columns model,optimizer.lr    these keys instead of the overrides that differ; or: all
   resnet-report multirun --goal 94.0                    is the mean test accuracy over seeds above 94 %?
   resnet-report multirun --single                       a row for each run
-  resnet-report multirun --watch                        runs.html shows itself again while runs go on; Ctrl-C ends it
+  resnet-report multirun --watch                        runs.html reloads itself as runs progress; Ctrl-C stops
   resnet-report multirun --serve                        the same at http://127.0.0.1:8600/, for an ssh tunnel
 """
 
@@ -84,12 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         help="show these keys instead of the overrides that differ; all: every key that varies",
     )
     parser.add_argument(
-        "--goal", type=_goal, metavar="[MEASURE=]X",
+        "--goal", type=_goal, metavar="[METRIC=]X",
         help="test whether the mean over seeds surpasses X, and how many more seeds that takes; default: test_accuracy",
     )  # fmt: skip
     parser.add_argument(
         "--watch", nargs="?", type=_seconds, const=5.0, metavar="SECONDS",
-        help="write the page again every few seconds while runs go on, with how far they are; default: 5, to runs.html",
+        help="rewrite the page every SECONDS while runs are in progress, with their progress; default: 5, to runs.html",
     )  # fmt: skip
     parser.add_argument(
         "--serve", nargs="?", type=_port, const=8600, metavar="PORT",
@@ -206,7 +206,7 @@ def _advice(text: str) -> str:
 
 
 def _goal(text: str) -> Goal:
-    """Parse `94.0` or `MEASURE=94.0`."""
+    """Parse `94.0` or `METRIC=94.0`."""
     measure, _, number = text.rpartition("=")
     try:
         value = float(number)
@@ -218,7 +218,7 @@ def _goal(text: str) -> Goal:
     if measure not in MEASURES:
         known = ", ".join(MEASURES)
         raise argparse.ArgumentTypeError(
-            f"{measure!r} is not a measure{did_you_mean(measure, MEASURES)}; one of {known}"
+            f"{measure!r} is not a metric{did_you_mean(measure, MEASURES)}; one of {known}"
         )
     goal = Goal(measure, value)
     if not goal.is_loss and not 1 < value < 100:

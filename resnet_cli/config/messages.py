@@ -12,9 +12,10 @@ from resnet_cli.errors import InputError
 Kind = Literal[
     "unknown key", "argument missing", "not allowed", "value missing",
     "not a node", "not a dotted name", "not found", "import failed",
-    "logger without name", "logger not selected", "changed", "untrusted", "another kind", "takes nothing given",
-    "untrusted teacher", "no target", "experiment without package", "empty", "chosen by another",
-    "text of another type",
+    "logger without name", "logger not selected", "changed since the run was saved", "untrusted",
+    "wrong kind of class", "size arguments missing",
+    "untrusted teacher", "no target", "experiment without package", "empty", "conflicting keys",
+    "quoted value",
     "unknown key with advice",
 ]  # fmt: skip
 
@@ -23,7 +24,7 @@ TEMPLATES: dict[Kind, str] = {
     "unknown key with advice": "unknown key; {reason}",
     "argument missing": "missing; set {key}={allowed}",
     "not allowed": "{given} is not allowed; it takes {allowed}{suggestion}",
-    "text of another type": 'the text "{given}" is not allowed; it takes {allowed}: leave out the quotes, or read an '
+    "quoted value": 'the text "{given}" is not allowed; it takes {allowed}: leave out the quotes, or read an '
     "environment variable NAME with '{key}=${{oc.decode:${{oc.env:NAME}}}}'",
     "empty": "is empty; it takes {allowed}",
     "value missing": "a value must be given ({key}=...)",
@@ -34,15 +35,15 @@ TEMPLATES: dict[Kind, str] = {
     "no target": "has no _target_; a file of this group names the class or function to build",
     "experiment without package": "sets top-level keys; start the experiment's file with the line "
     "`# @package _global_`",
-    "another kind": "{given} is not {allowed}",
-    "takes nothing given": "{given} accepts none of {allowed}, unlike a {reason}{suggestion_to_set}",
+    "wrong kind of class": "{given} is not {allowed}",
+    "size arguments missing": "{given} accepts none of {allowed}, unlike a {reason}{suggestion_to_set}",
     "import failed": "importing {given} failed: {reason}",
     "logger without name": "needs a name for each logger; start the group file with the line "
     "`# @package logger.<name>`",
     "logger not selected": "is not selected; choose it with logger={given}",
-    "chosen by another": "{given} cannot be combined with {allowed}={stored}, which determines it; give only one "
+    "conflicting keys": "{given} cannot be combined with {allowed}={stored}, which determines it; give only one "
     "of them",
-    "changed": "{stored} -> {given}: changed since the run was saved",
+    "changed since the run was saved": "{stored} -> {given}: changed since the run was saved",
     "untrusted teacher": "its config names {given}, which is not part of resnet-cli, torch.nn or "
     "torchvision.models; if you trust it, pass trust=true",
     "untrusted": "{given} is named only in a stored config and is not among the parts of resnet-cli, torch.nn, "

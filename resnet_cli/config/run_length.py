@@ -34,7 +34,7 @@ def require_one_length(settings: Mapping[str, Any], given: Collection[str], in_f
     values = {key: trainer.get(key.partition(".")[2]) for key in CHOSEN}
     both_in_files = BUDGET in in_files and BUDGET not in given
     problems = [
-        Problem(key, "chosen by another", value, allowed=BUDGET, stored=budget)
+        Problem(key, "conflicting keys", value, allowed=BUDGET, stored=budget)
         for key, value in values.items()
         if value is not None and (key in given or (both_in_files and key in in_files))
     ]

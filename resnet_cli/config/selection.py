@@ -1,4 +1,4 @@
-"""The measure by which the best epoch is selected, and the best results in the records of runs."""
+"""The metric by which the best epoch is selected, and the best results in the records of runs."""
 
 import math
 import sys
@@ -13,12 +13,12 @@ LOWER_IS_BETTER = ("val_loss",)
 
 
 def select_by_of(settings: Mapping[str, Any]) -> str:
-    """Return the measure that a config selects the best epoch by."""
+    """Return the metric that a config selects the best epoch by."""
     return str((settings.get("trainer") or {}).get("select_by") or DEFAULT)
 
 
 def ranking(row: Mapping[str, Any], select_by: str) -> tuple[float, float]:
-    """Return the key whose maximum is the best epoch: the measure, then the loss (or accuracy) to break ties.
+    """Return the key whose maximum is the best epoch: the metric, then the loss (or accuracy) to break ties.
 
     Args:
         row: The row of metrics of an epoch. A missing value ranks last.
@@ -28,12 +28,12 @@ def ranking(row: Mapping[str, Any], select_by: str) -> tuple[float, float]:
 
 
 def selected_by(best: object) -> str:
-    """Return the measure by which the `best` of a record was selected."""
+    """Return the metric by which the `best` of a record was selected."""
     return str(best.get("select_by") or DEFAULT) if isinstance(best, Mapping) else DEFAULT
 
 
 def selected_score(record: Mapping[str, Any]) -> float | None:
-    """Return the measure by which the best epoch of a run was selected; None for a run without one.
+    """Return the metric by which the best epoch of a run was selected; None for a run without one.
 
     Args:
         record: The content of `run.json`.
@@ -46,7 +46,7 @@ def selected_score(record: Mapping[str, Any]) -> float | None:
 
 
 def rank_of_best(record: Mapping[str, Any]) -> float | None:
-    """Return the measure of the best epoch, negated for a loss so that larger is better; None if it is not finite."""
+    """Return the metric of the best epoch, negated for a loss so that larger is better; None if it is not finite."""
     score = selected_score(record)
     if score is None or not math.isfinite(score):
         return None
@@ -54,7 +54,7 @@ def rank_of_best(record: Mapping[str, Any]) -> float | None:
 
 
 def format_score(select_by: str, value: float) -> str:
-    """Format a value of a measure: percent, or a loss."""
+    """Format a value of a metric: percent, or a loss."""
     return f"{select_by.removeprefix('val_')} {value:.4f}" if select_by in LOWER_IS_BETTER else f"{value:.2f} %"
 
 

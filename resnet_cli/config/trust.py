@@ -54,7 +54,7 @@ def check_names(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
         InputError: A line for each, with the override that allows it.
     """
     refuse_targets(
-        {path: target for path, target in targets_to_judge(settings, named) if not _defined_inside(path, target)}
+        {path: target for path, target in targets_to_check(settings, named) if not _defined_inside(path, target)}
     )
 
 
@@ -62,12 +62,12 @@ def own_class_overrides(settings: Mapping[str, Any]) -> list[str]:
     """Return the overrides that name a config's own classes, which a command needs to resume its run."""
     return [
         f"{path}._target_={target}"
-        for path, target in targets_to_judge(settings, {})
+        for path, target in targets_to_check(settings, {})
         if not _defined_inside(path, target)
     ]
 
 
-def targets_to_judge(settings: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def targets_to_check(settings: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the targets that need a check; those outside the config groups are unknown keys, refused elsewhere."""
     for path, target in targets(settings).items():
         if path.split(".")[0].split("[")[0] in PACKAGES and (path not in named or named[path] != target):

@@ -167,7 +167,7 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
         yield Problem(f"{path}._target_", "import failed", target, reason=f"{type(error).__name__}: {error}")
         return
     if target.partition(".")[0] in part.foreign or not part.is_of_kind(own):
-        yield Problem(f"{path}._target_", "another kind", target, allowed=part.kind)
+        yield Problem(f"{path}._target_", "wrong kind of class", target, allowed=part.kind)
         return
     missing = _first_missing(own, node)
     if (
@@ -178,7 +178,7 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
     ):
         setting = f"{path}.{missing}={describe(own.parameters[missing].annotation)}"
         given, group = ", ".join(part.given), group_of(path)
-        yield Problem(f"{path}._target_", "takes nothing given", target, given, reason=group, suggestion=setting)
+        yield Problem(f"{path}._target_", "size arguments missing", target, given, reason=group, suggestion=setting)
         return
     parameters: dict[str, list[Parameter]] = {}
     for source in (own.parameters, part.reader_parameters(own.parameters)):
@@ -261,7 +261,7 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
     elif isinstance(value, str) and not value.strip() and not is_valid(value, annotation):
         yield Problem(path, "empty", allowed=describe(annotation))
     elif isinstance(value, str) and is_valid(_decoded(value), annotation) and not is_valid(value, annotation):
-        yield Problem(path, "text of another type", value, allowed=describe(annotation))
+        yield Problem(path, "quoted value", value, allowed=describe(annotation))
     elif not is_valid(value, annotation):
         near = nearest_name(value, spellings(annotation)) if isinstance(value, str) else ""
         allowed = describe(annotation) + _advice_on_quotes(value, annotation)

@@ -24,7 +24,7 @@ SINGULAR = {
 }
 # Texts that stay texts without quotes; the names of other values, such as null, are not among them.
 PLAIN_TEXT = re.compile(r"(?!(?:null|true|false|yes|no|on|off|nan|inf)$)[A-Za-z_./][\w ./-]*", re.IGNORECASE)
-PLURAL = {int: "whole numbers", float: "numbers", bool: "trues and falses", str: "texts"}
+PLURAL = {int: "whole numbers", float: "numbers", bool: "booleans", str: "strings"}
 
 
 def is_valid(value: Any, annotation: Any) -> bool:

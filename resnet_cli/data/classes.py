@@ -13,7 +13,7 @@ from resnet_cli.config.unicode_forms import compose, match_unicode_forms
 from resnet_cli.config.values import format_value
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.selection import names_in_files, replace_parts, select
-from resnet_cli.data.undivided import current_undivided
+from resnet_cli.data.whole_dataset import current_undivided
 from resnet_cli.errors import InputError
 from resnet_cli.seeding import seeded_generator
 

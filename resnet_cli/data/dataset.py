@@ -18,7 +18,7 @@ from resnet_cli.data.images.shards import ShardSource
 from resnet_cli.data.label_sets import count_classes
 from resnet_cli.data.origins import Origins
 from resnet_cli.data.shard_order import ShardOrder
-from resnet_cli.data.undivided import current_undivided
+from resnet_cli.data.whole_dataset import current_undivided
 from resnet_cli.errors import InputError
 
 

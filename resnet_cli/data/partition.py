@@ -17,7 +17,7 @@ from resnet_cli.data.origins import Origins
 from resnet_cli.data.selection import Samples, has_file_names, join, replace_parts, with_names
 from resnet_cli.data.split_file import format_split_file, read_split_file
 from resnet_cli.data.splits import log_groups, number_folds, stratified_split, stratified_subset, warn_missing_classes
-from resnet_cli.data.undivided import current_undivided
+from resnet_cli.data.whole_dataset import current_undivided
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from resnet_cli.config.counts import counted
 from resnet_cli.data.groups import hold_out_groups
 from resnet_cli.data.label_sets import count_classes, draw_label_sets
-from resnet_cli.data.undivided import current_undivided
+from resnet_cli.data.whole_dataset import current_undivided
 from resnet_cli.errors import InputError
 from resnet_cli.seeding import seeded_generator
 

@@ -29,7 +29,7 @@ from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
 from resnet_cli.evaluation.ranking import Target
 from resnet_cli.files import remove_file, replace_file, write_atomically
-from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.card import update_card
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
@@ -283,7 +283,7 @@ def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, fold
             evaluations = [*(before if isinstance(before, list) else []), to_plain(entry)]
             fitted = {"temperature": to_plain(metrics["temperature"])} if "temperature" in metrics else {}
             run.add_to_record(evaluations=evaluations, **fitted)
-            redraw_card(run)
+            update_card(run)
     except (InputError, MachineError) as error:
         return f"not recorded in {run.record}: {str(error).removeprefix(f'{run.record}: ')}"
     return None

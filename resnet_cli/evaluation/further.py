@@ -112,7 +112,10 @@ def _explain(run: TrainedRun, images: EvaluatedImages, outputs: Outputs, count: 
     for number in chosen:
         label, predicted = (one_line(run.class_names[int(of[number])]) for of in (found.labels, found.predicted))
         probability = 100 * found.probabilities_NK[number, found.predicted[number]]
-        captions += [[f"is {label}", one_line(images.names[number])], [f"{predicted} {probability:.0f} %"]]
+        captions += [
+            [f"label: {label}", one_line(images.names[number])],
+            [f"{predicted} {probability:.0f} %", "predicted"],
+        ]
     title = f"Grad-CAM of the predicted class, {len(chosen)} most confident mistakes"
     result.files["explain.png"] = draw_contact_sheet(tiles, captions, title=title, columns=EXPLAIN_COLUMNS)
 

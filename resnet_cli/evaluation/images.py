@@ -14,7 +14,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.data import BatchLoader, Loaders
 from resnet_cli.data.classes import find_places, relabel
 from resnet_cli.data.fingerprint import fingerprint_split
-from resnet_cli.data.undivided import undivided
+from resnet_cli.data.whole_dataset import undivided
 from resnet_cli.errors import InputError
 from resnet_cli.session.run_data import split_change
 from resnet_cli.session.trained import TrainedRun

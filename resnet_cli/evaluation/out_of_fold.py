@@ -190,7 +190,7 @@ def evaluate_out_of_fold(
     images = _images(members, found)
     files = text_files(outputs, metrics) | draw_pictures(members[0].run, images, outputs, metrics)
     which = f"{counted(found.missing, 'image')} {'is' if found.missing == 1 else 'are'}"
-    notes = [f"{which} in no finished run's validation part"] if found.missing else []
+    notes = [f"{which} in the validation split of no finished run"] if found.missing else []
     return Evaluation(metrics, files, notes)
 
 

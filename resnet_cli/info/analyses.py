@@ -53,11 +53,11 @@ class Analysis:
 
 
 def analyse(name: str, sides: Mapping[str, Composed], figure: Path) -> dict[str, list[Report]]:
-    """Measure the network of one config, its twin and the run's weights, or the networks of several configs.
+    """Measure the network of one config, its counterpart and the run's weights, or the networks of several configs.
 
     Args:
         name: A key of `ANALYSES`.
-        sides: Configs by their label; a single one is compared with its twin.
+        sides: Configs by their label; a single one is compared with its counterpart.
         figure: The file to which they are drawn.
 
     Returns:
@@ -118,9 +118,9 @@ def _twin(node: Node) -> dict[str, Node]:
 
 
 def _measure(analysis: Analysis, composed: Composed, *, alone: bool) -> Series:
-    """Measure the initial network, and if it stands alone its twin and the run's weights, on the first training batch.
+    """Measure the initial network, and if it stands alone its counterpart and the run's weights, on the first batch.
 
-    A twin that cannot be built is reported on standard error and left out.
+    A counterpart that cannot be built is reported on standard error and left out.
     """
     config = RunConfig(**composed.settings)
     node, seed = config.model, config.seed_of("init")

@@ -37,7 +37,7 @@ def _facts(facts: Facts) -> Iterator[tuple[str, Sequence[str]]]:
     yield "training", [_pairs({**training, "seed": facts["seed"]})]
     yield "time", _time(facts)
     yield "started from", _known(facts["start"])
-    yield "taught by", _known(_pairs(flat_facts(facts["teacher"])))
+    yield "teacher", _known(_pairs(flat_facts(facts["teacher"])))
     yield "resumed", [_pairs(flat_facts(item)) for item in facts["resumes"][-NEWEST:]]
     yield "checkpoints", [*map(_checkpoint, facts["checkpoints"])] or ["none: this run has saved nothing"]
     yield from _environment(facts["environment"])
@@ -69,7 +69,7 @@ def _data(data: Facts) -> str:
     images = f": {', '.join(counts)} images" if counts else ""
     size = f" of {'x'.join(map(str, data['in_size']))}" if data["in_size"] else ""
     classes = f", {counted(data['classes'], 'class')}" if data["classes"] is not None else ""
-    several = ", several labels an image" if data["labels"] == "multi" else ""
+    several = ", several labels per image" if data["labels"] == "multi" else ""
     place = f" ({data['place']})" if data["place"] else ""
     return f"{data['target'] or 'not known'}{place}{images}{size}{classes}{several}"
 

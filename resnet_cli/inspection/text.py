@@ -6,7 +6,7 @@ from typing import Any
 from resnet_cli.config.counts import counted
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.inspection.copies import PARTS
-from resnet_cli.session.first_look import RARE_FROM
+from resnet_cli.session.data_checks import RARE_FROM
 
 Report = Mapping[str, Any]
 
@@ -26,11 +26,11 @@ def format_report(report: Report) -> list[str]:
 
 
 def format_overview(report: Report) -> list[str]:
-    """Format the parts, the files and the classes."""
+    """Format the splits, the files and the classes."""
     size = "x".join(map(str, report["size"]))
     return [
         f"data        {report['data']}: {counted(len(report['classes']), 'class')}, images of {size}",
-        *(f"parts       {line}" if not i else f"            {line}" for i, line in enumerate(format_parts(report))),
+        *(f"splits      {line}" if not i else f"            {line}" for i, line in enumerate(format_parts(report))),
         *([f"from        {report['origins']}"] if report["origins"] else []),
         f"files       {format_sizes(report)}",
         *([f"modes       {modes}"] if (modes := format_modes(report)) else []),
@@ -50,7 +50,7 @@ def format_findings(report: Report, max_damaged: int | None = None) -> list[str]
 
 
 def format_parts(report: Report) -> Iterator[str]:
-    """Yield a line for each part: its number of images, and how they were chosen."""
+    """Yield a line for each split: its number of images, and how they were chosen."""
     for part, found in report["parts"].items():
         line = f"{part:5} {found['images']:>9,} {'image' if found['images'] == 1 else 'images'}"
         if found["split"] != part:
@@ -140,7 +140,7 @@ def format_member(member: Report) -> str:
 
 
 def describe_group(group: Sequence[Report]) -> str:
-    """Name the problem of a group of equal images: a leak, a doubtful label, or copies in one part."""
+    """Name the problem of a group of equal images: a leak, a doubtful label, or copies in one split."""
     parts = [part for part in PARTS if any(member["part"] == part for member in group)]
     marks = [" and ".join(parts)] if len(parts) > 1 else [f"within {parts[0]}"]
     if len({member["class"] for member in group}) > 1:
@@ -149,7 +149,7 @@ def describe_group(group: Sequence[Report]) -> str:
 
 
 def severity(group: Sequence[Report]) -> tuple[bool, bool]:
-    """Return a sort key that puts the worst groups first: those in two parts, then those with two labels."""
+    """Return a sort key that puts the worst groups first: those in two splits, then those with two labels."""
     return len({m["part"] for m in group}) == 1, len({m["class"] for m in group}) == 1
 
 

@@ -32,14 +32,14 @@ def draw_reliability(
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     figure.subplots_adjust(left=0.12, right=0.97, top=0.9, bottom=0.08, hspace=0.08)
     figure.text(0.12, 0.95, sanitize_title(title), fontsize=12, fontweight="bold", parse_math=False)
-    above.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="as often right as it says")
-    _draw_line(above, bins, RIGHT, "o", "the net")
+    above.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
+    _draw_line(above, bins, RIGHT, "o", "model")
     if calibrated is not None:
         _draw_line(above, calibrated, AFTER, "s", "with its temperature")
     above.text(
         97, 3, note, ha="right", va="bottom", color=INK, fontsize=10, parse_math=False, linespacing=1.4
     )  # fmt: skip
-    above.set(ylim=(0, 100), xlim=(0, 100), ylabel="right (%)")
+    above.set(ylim=(0, 100), xlim=(0, 100), ylabel="accuracy (%)")
     above.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
     widths = [found["to"] - found["from"] for found in bins]
     bars = below.bar([found["from"] for found in bins], [found["count"] for found in bins], widths, align="edge")

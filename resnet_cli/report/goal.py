@@ -50,7 +50,7 @@ class GoalResult:
         p: How likely a mean as good as this one, or a better one, is if the true mean only equals the goal.
         more_seeds: How many more runs make p less than 0.05, if mean and deviation stay; None if no number does, or it
             is not known.
-        decimals: Decimals of the interval: those that the table has for the measure.
+        decimals: Decimals of the interval: those that the table has for the metric.
     """
 
     words: str
@@ -95,7 +95,7 @@ def assess_goal(runs: Sequence[Run], goal: Goal) -> GoalResult:
     more = more_seeds(gain, found.std, found.n)
     takes = counted(more, "more seed") if more is not None else f"over {MOST_RUNS:,} seeds"
     return GoalResult(
-        f"not shown: {side}, {_format_p(p)}; about {takes} if mean and deviation stay the same",
+        f"not significant: {side}, {_format_p(p)}; about {takes} needed if mean and deviation stay the same",
         low,
         high,
         p,

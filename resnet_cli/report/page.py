@@ -191,7 +191,7 @@ def _group(index: int, table: Table, columns: Sequence[PageColumn]) -> str:
 
 
 def _group_cells(index: int, columns: Sequence[PageColumn], *, best: str | None) -> str:
-    """Return the <td> elements of a group; `data-v` is what a cell is sorted by, and the measure `best` is marked."""
+    """Return the <td> elements of a group; `data-v` is what a cell is sorted by, and the metric `best` is marked."""
     elements = []
     for column in columns:
         text = column.cells[index]

@@ -93,15 +93,15 @@ MEASURES = ("val_accuracy", "test_accuracy", *FURTHER_COLUMNS)  # results that a
 
 
 def headline(runs: Sequence[Run]) -> str:
-    """Return the measure that the best epochs of runs were selected by; accuracy if they differ or do not say."""
+    """Return the metric that the best epochs of runs were selected by; accuracy if they differ or do not say."""
     found = {selected_by(run.record.get("best")) for run in runs if run.record.get("best")}
     return found.pop() if len(found) == 1 else DEFAULT
 
 
 def summary_columns(runs: Sequence[Run]) -> tuple[SummaryColumn, ...]:
-    """Return the columns of results of runs: first the measure that their best epochs were selected by.
+    """Return the columns of results of runs: first the metric that their best epochs were selected by.
 
-    Accuracy has its columns always; other measures if epochs were selected by them; mean average precision, macro F1
+    Accuracy has its columns always; other metrics if epochs were selected by them; mean average precision, macro F1
     and accuracy with test-time augmentation also wherever they were recorded.
     """
     first = headline(runs)

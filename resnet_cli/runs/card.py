@@ -43,7 +43,7 @@ def write_card(run: RunDir) -> None:
     write_atomically(run.card, format_card(summarise(read_run(run.path, run.path.name, [])), run))
 
 
-def redraw_card(run: RunDir) -> None:
+def update_card(run: RunDir) -> None:
     """Write `card.md`; if that fails, log the reason and continue."""
     try:
         write_card(run)
@@ -105,7 +105,7 @@ def _data_facts(data: Summary) -> list[str]:
     if data["classes"] is not None:
         names = data["class_names"][:LISTED_CLASSES]
         more = f" and {data['classes'] - len(names):,} more" if data["classes"] > len(names) > 0 else ""
-        several = ", several labels an image" if data["labels"] == "multi" else ""
+        several = ", several labels per image" if data["labels"] == "multi" else ""
         listed = ": " + ", ".join(code(name, 60) for name in names) if names else ""
         lines.append(f"- classes: {data['classes']:,}{several}{listed}{more}")
     chosen = chosen_split(data["split"])
@@ -204,7 +204,7 @@ def _training(summary: Summary) -> list[str]:
     ]
     if summary["start"] not in (None, "scratch"):
         lines.append(f"- started from: {code(summary['start'])}")
-    lines += [f"- taught by: {_settings(flat_facts(summary['teacher']))}"] if summary["teacher"] else []
+    lines += [f"- teacher: {_settings(flat_facts(summary['teacher']))}"] if summary["teacher"] else []
     lines += [f"- {line}" for line in _resumes(summary["resumes"])]
     for item in summary["out_of_memory"]:
         epoch, step, size = (_cell(item.get(key)) for key in ("epoch", "step", "micro_batch"))
@@ -228,12 +228,12 @@ def _suggested_commands(summary: Summary) -> list[str]:
     longer = [f"trainer.epochs={2 * planned}"] if summary["status"] == "finished" and planned else []
     again = format_command("resnet-train", [f"reproduce={quote_override(path.as_posix())}"])
     commands = {
-        "go on with training": resume_command(path, *longer),
-        "more figures, of any split": format_command("resnet-eval", [path.as_posix(), "--split", "val"]),
+        "continue training": resume_command(path, *longer),
+        "evaluate another split": format_command("resnet-eval", [path.as_posix(), "--split", "val"]),
         **({"train it again and compare": again} if summary["status"] == "finished" else {}),
-        "classes of images": format_command("resnet-predict", [path.as_posix(), "IMAGE"]),
-        "as a file for other programs": format_command("resnet-export", [path.as_posix()]),
-        "the network, and this run in short": format_command("resnet-info", [path.as_posix()]),
-        "beside other runs": format_command("resnet-report", [path.as_posix()]),
+        "classify images": format_command("resnet-predict", [path.as_posix(), "IMAGE"]),
+        "export to ONNX": format_command("resnet-export", [path.as_posix()]),
+        "a summary of the run and its network": format_command("resnet-info", [path.as_posix()]),
+        "compare with other runs": format_command("resnet-report", [path.as_posix()]),
     }
     return [line for words, command in commands.items() for line in (f"{words}:", *code_block([command]))]

@@ -32,7 +32,7 @@ def _protocol_limits(summary: Summary) -> Iterator[str]:
             "one upwards."
         )
     if summary["selection"].get("weights") == "last epoch":
-        yield "No validation part was held out: the weights are those of the last epoch, and no epoch was chosen."
+        yield "No validation split was held out: the weights are those of the last epoch, and no epoch was chosen."
 
 
 def _data_limits(summary: Summary) -> Iterator[str]:

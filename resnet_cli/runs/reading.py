@@ -58,7 +58,7 @@ class Run:
         return finite_number(section(self.record, "best").get("val_accuracy"))
 
     def measure(self, name: str) -> float | None:
-        """Return a property, or a recorded measure of the best epoch (`val_map`) or of the test set (`test_map`)."""
+        """Return a property, or a recorded metric of the best epoch (`val_map`) or of the test set (`test_map`)."""
         if hasattr(self, name):
             found: float | None = getattr(self, name)
             return found

@@ -60,7 +60,7 @@ def _require_plain_archive(path: Path, size: int) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > size:
-            raise ValueError("it declares more than it holds")
+            raise ValueError("it declares more data than the file contains")
         pickles = [archive.read(entry) for entry in entries if entry.filename.endswith("data.pkl")]
     for pickle in pickles:
         for instruction in _instructions(pickle):
@@ -96,7 +96,7 @@ def _require_plain_legacy(file: BinaryIO, size: int) -> None:
                 raise ValueError("its pickle is not one of torch.save")
             last = [*last[-3:], instruction]
     if elements > size:
-        raise ValueError("it declares more than it holds")
+        raise ValueError("it declares more data than the file contains")
 
 
 def _storage_elements(last: list[Instruction]) -> int:
@@ -132,7 +132,7 @@ def _require_bounded(value: Any, left: list[int]) -> None:
     """Raise an error for content much larger than its file: one tensor or list may be referenced many times."""
     left[0] -= value.numel() * value.element_size() if isinstance(value, Tensor) else 1
     if left[0] < 0 or (type(value) is int and value.bit_length() > 1024):
-        raise ValueError("it declares more than it holds")
+        raise ValueError("it declares more data than the file contains")
     if isinstance(value, Mapping):
         for key, item in value.items():
             _require_bounded(key, left)

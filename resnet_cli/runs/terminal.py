@@ -21,7 +21,7 @@ WRAPPED = (
     "model   ",
     "data    ",
     "classes ",
-    "parts   ",
+    "splits  ",
     "labels  ",
     "device  ",
     "plan    ",

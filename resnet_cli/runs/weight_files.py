@@ -110,7 +110,7 @@ def _read(path: Path) -> Any:
         raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # damage can make the reader fail in any way
         reason = first_line(error)[:120]
-        remedy = "; save its state dict alone in a file of its own" if reason.startswith("it names") else ""
+        remedy = "; save only its state dict, in a separate file" if reason.startswith("it names") else ""
         raise InputError(f"{path}: damaged, or not a file of weights ({reason}){remedy}") from None
 
 

@@ -85,7 +85,7 @@ def _describe(model: nn.Module, source: WeightFile, found: Transfer) -> tuple[st
     parts = [f"{loaded:,} of {total:,} parameters from {place}"]
     parts += [f"adapted: {_format_reasons(found.adapted)}"] if found.adapted else []
     parts += [f"new: {_format_reasons(found.new)}"] if found.new else []
-    parts += [f"left: {_format_reasons(dict.fromkeys(found.left, ''))}"] if found.left else []
+    parts += [f"not used: {_format_reasons(dict.fromkeys(found.left, ''))}"] if found.left else []
     with source.path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     record = {

@@ -19,14 +19,13 @@ from resnet_cli.distributed.options import ProcessOptions, options_of, require_c
 from resnet_cli.distributed.outcomes import RankFailedError
 from resnet_cli.distributed.ranks import Ranks, joined_ranks
 from resnet_cli.errors import InputError, MachineError, PrunedError
-from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.card import update_card
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import RankLog, append_to_log, print_line
 from resnet_cli.session import build
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.prepare import isolated_compiler, prepare
-from resnet_cli.session.questions import answer_questions
 from resnet_cli.session.rank_process import (
     TrainFunction,
     require_own_card,
@@ -35,6 +34,7 @@ from resnet_cli.session.rank_process import (
     to_payload,
     use_card,
 )
+from resnet_cli.session.rank_requests import answer_requests
 from resnet_cli.session.reproduction import following
 from resnet_cli.session.shared_start import fixed_threads
 from resnet_cli.session.test_set import score_test_set
@@ -116,7 +116,7 @@ def train_on_ranks(
     recorded = taken_seconds(run.read_record())
     prune = context.control.prune
     answers = {"prune": prune} if prune is not RunControl().prune else {}
-    answer = partial(answer_questions, answers=answers)
+    answer = partial(answer_requests, answers=answers)
     launcher = Launcher(partial(start_rank, train), options.processes, context.control.should_stop, answer)
     while True:
         context.control.raise_if_stopped()
@@ -170,7 +170,7 @@ def _record_failure(run: RunDir, error: RankFailedError) -> None:
     with suppress(InputError, MachineError):
         if run.record.exists():
             run.update_record(status="failed", ended=utc_now(), reason=str(error))
-            redraw_card(run)
+            update_card(run)
 
 
 def agreed_control(control: RunControl, ranks: Ranks) -> RunControl:

@@ -22,8 +22,8 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_images_in_batches
+from resnet_cli.session.data_checks import LeakWarnings
 from resnet_cli.session.device import device_of
-from resnet_cli.session.first_look import LeakWarnings
 from resnet_cli.session.freezing import build_freezing, frozen_spans, require_trained_groups
 from resnet_cli.session.load import InitialWeights, load_initial_weights, require_same_weights
 from resnet_cli.session.losses import build_loss, with_trainer_smoothing

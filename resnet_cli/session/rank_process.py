@@ -19,8 +19,8 @@ from resnet_cli.distributed.ranks import RankGroup, Ranks
 from resnet_cli.errors import InputError
 from resnet_cli.runs.logs import use_thread_lock_for_bars
 from resnet_cli.session.context import RunContext
-from resnet_cli.session.questions import Questions
 from resnet_cli.session.rank_output import RankOutput
+from resnet_cli.session.rank_requests import RankRequests
 from resnet_cli.session.signals import StopSignals
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.malloc import keep_freed_memory
@@ -114,7 +114,7 @@ def train_rank(train: TrainFunction, payload: Mapping[str, Any], ranks: RankGrou
     """Take this rank's part in a run: the first one trains as a single process does, and writes the run folder."""
     control = RunControl(ranks.stop)
     if payload["prunes"] and ranks.is_first:
-        control = RunControl(ranks.stop, Questions(ranks).prune)
+        control = RunControl(ranks.stop, RankRequests(ranks).prune)
     sweep = None if payload["sweep"] is None else Path(payload["sweep"])
     context = RunContext(control=control, sweep=sweep, **payload["context"])
     train(RunConfig(**payload["settings"]), Path(payload["folder"]), context, planned_trainer=payload["planned"])

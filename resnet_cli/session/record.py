@@ -15,7 +15,7 @@ from resnet_cli.config.stored import dump, dump_readable, flat
 from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.files import write_atomically
 from resnet_cli.models.inspection import count_parameters
-from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.card import update_card
 from resnet_cli.runs.code import read_code, take_snapshot, write_code
 from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
@@ -24,7 +24,7 @@ from resnet_cli.session import protocol
 from resnet_cli.session.chance import ChanceCheck
 from resnet_cli.session.complete_run import settings_to_store
 from resnet_cli.session.context import RunContext
-from resnet_cli.session.first_look import write_samples
+from resnet_cli.session.data_checks import write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resume_warnings import (
@@ -99,7 +99,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     for module, folder in stored_modules_in_use(prepared.config.stored()).items():
         logger.info("code    %s is taken from %s", module, folder)
     write_samples(run, prepared.loaders, prepared.config.name)
-    redraw_card(run)
+    update_card(run)
     budget = prepared.budget
     if budget is not None and record["test"] is None:
         logger.info("%s", budget.start_epochs(context.files))
@@ -211,7 +211,7 @@ def run_status(prepared: PreparedRun, saver: RunSaver) -> Iterator[None]:
             run.update_record(status="failed", ended=utc_now(), reason=reason, **saver.record())
         raise
     finally:
-        redraw_card(run)
+        update_card(run)
         loggers.end(run.read_record(), state.epoch)
 
 

@@ -68,6 +68,6 @@ def require_foreseeable(trainer: Node) -> None:
     every = trainer.get("log_sharpness")
     if every is not None:
         raise InputError(
-            f"trainer.log_sharpness={every}: takes as long as many epochs, which a time budget cannot foretell; give "
-            "trainer.epochs in place of trainer.time_budget"
+            f"trainer.log_sharpness={every}: takes as long as several epochs, which a time budget cannot account for; "
+            "set trainer.epochs instead of trainer.time_budget"
         )

@@ -157,7 +157,7 @@ def validate_changes(checkpoint: LoadedCheckpoint | None, config: RunConfig) -> 
     if changes and not config.resume_force:
         raise InputError(
             *(
-                Problem(change.key, "changed", change.after, stored=change.before)
+                Problem(change.key, "changed since the run was saved", change.after, stored=change.before)
                 for change in without_replaced_arguments(changes)
             ),
             "resume: this is not the config of the run; start a new run, or accept the change with resume_force=true",

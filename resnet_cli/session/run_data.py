@@ -56,7 +56,10 @@ def data_changes(before: Mapping[str, Any], after: Mapping[str, Any], *, force: 
     changes = [*_changed_facts(before, after), *_changed_splits(before.get("splits"), after["splits"])]
     if changes and not force:
         raise InputError(
-            *(Problem(change.key, "changed", change.after, stored=change.before) for change in changes),
+            *(
+                Problem(change.key, "changed since the run was saved", change.after, stored=change.before)
+                for change in changes
+            ),
             "resume: these are not the data of the run; accept them with resume_force=true",
         )
     return changes

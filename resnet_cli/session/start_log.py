@@ -8,7 +8,7 @@ from resnet_cli.config.run_config import DEFAULT_LOSS
 from resnet_cli.config.selection import select_by_of
 from resnet_cli.distributed.options import options_of
 from resnet_cli.models.layers.regularisers import has_random_layers
-from resnet_cli.session.first_look import log_classes
+from resnet_cli.session.data_checks import log_classes
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resolution import describe_resolution
 from resnet_cli.session.shared_start import uses_ranks
@@ -34,7 +34,7 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
     )
     log_classes(loaders, config)
     if loaders.origins is not None:
-        logger.info("parts   %s", loaders.origins.format())
+        logger.info("splits  %s", loaders.origins.format())
     if loaders.has_label_sets:
         loss, select_by = _class_name(config.loss or DEFAULT_LOSS), select_by_of(config.stored())
         logger.info("labels  several per image: loss %s, the best epoch by %s", loss, select_by)

@@ -45,7 +45,8 @@ def find_stored_modules(run: RunDir | None, settings: Mapping[str, Any]) -> None
         top = target.partition(".")[0]
         if not _are_same(_folder_of.get(top, folder), folder):
             raise InputError(
-                f"{key}: {target}: this process has {top} from {_folder_of[top]}; give {run.path} a command of its own"
+                f"{key}: {target}: this process has already imported {top} from {_folder_of[top]}; "
+                f"open {run.path} in a separate command"
             )
         if top in _folder_of or not top.isidentifier() or _is_found(top):
             continue

@@ -104,9 +104,9 @@ def teacher_changes(content: Mapping[str, Any], teacher: LoadedTeacher | None, *
     )
     if not force:
         raise InputError(
-            Problem(change.key, "changed", change.after, stored=change.before),
-            "resume: this is not the teacher of the run; name the file that it was with teacher=PATH, or accept this "
-            "one with resume_force=true",
+            Problem(change.key, "changed since the run was saved", change.after, stored=change.before),
+            "resume: this is not the teacher that the run was trained with; give that teacher with teacher=PATH, or "
+            "accept this one with resume_force=true",
         )
     return [change]
 

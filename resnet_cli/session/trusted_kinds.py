@@ -6,7 +6,7 @@ from typing import Any
 
 from resnet_cli.config.groups import group_of
 from resnet_cli.config.signatures import locate
-from resnet_cli.config.trust import allowed_packages, check_names, is_inside, refuse_targets, targets_to_judge
+from resnet_cli.config.trust import allowed_packages, check_names, is_inside, refuse_targets, targets_to_check
 from resnet_cli.config.validation import check_part
 
 
@@ -21,7 +21,7 @@ def check_kinds(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
         InputError: one line for each, with the override that allows it.
     """
     refuse_targets(
-        {path: target for path, target in targets_to_judge(settings, named) if not _is_of_kind(path, target)}
+        {path: target for path, target in targets_to_check(settings, named) if not _is_of_kind(path, target)}
     )
 
 

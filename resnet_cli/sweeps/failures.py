@@ -8,7 +8,7 @@ from resnet_cli.config.stored import dump
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, JobFailedError, MachineError
 from resnet_cli.hydra_app.errors import as_user_error
-from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.card import update_card
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
@@ -62,7 +62,7 @@ def record_failure(run: RunDir, settings: Settings, error: BaseException, **type
         else:
             stored = {key: value for key, value in settings.items() if key not in CONTROL_KEYS}
             run.create(dump(stored), **typed, started=ended, seed=settings["seed"], **outcome)
-        redraw_card(run)
+        update_card(run)
         append_to_log(run.log, "".join(traceback.format_exception(error)))
 
 

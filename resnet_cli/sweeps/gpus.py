@@ -1,4 +1,4 @@
-"""Give each job of a sweep on one workstation a place on a GPU; a place is a file lock, which ends with its process."""
+"""Give each job of a sweep on one workstation a slot on a GPU; a slot is a file lock, which ends with its process."""
 
 import importlib
 import os
@@ -26,10 +26,10 @@ from resnet_cli.sweeps.folder import SweepDir
 
 LAUNCHER = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"  # the `_target_` in configs
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-POLL_SECONDS = 0.1  # between attempts to get a place
+POLL_SECONDS = 0.1  # between attempts to get a slot
 _used_cards: list[str] = []  # the card that this process has used: CUDA reads `VISIBLE` once
 
-Place = tuple[str, int]  # card, number on the card
+Slot = tuple[str, int]  # card, number on the card
 
 
 def requested_cards(config: DictConfig) -> list[str]:
@@ -75,11 +75,11 @@ def visible_cards() -> list[str]:
 
 
 class GpuJoblibLauncher(Launcher):
-    """The joblib launcher, whose jobs may each have a place on a GPU.
+    """The joblib launcher, whose jobs may each have a slot on a GPU.
 
     Args:
         gpus: The cards: null, `auto` or a list.
-        jobs_per_gpu: Places on each card.
+        jobs_per_gpu: Slots on each card.
         **options: Of the joblib launcher.
     """
 
@@ -92,11 +92,11 @@ class GpuJoblibLauncher(Launcher):
         """Create the joblib launcher; called by Hydra."""
         joblib_launcher = importlib.import_module(LAUNCHER.rpartition(".")[0])  # of an extra
         cards = requested_cards(config)
-        places = [(card, number) for number in range(self._jobs_per_gpu) for card in cards]
-        if places:
+        slots = [(card, number) for number in range(self._jobs_per_gpu) for card in cards]
+        if slots:
             jobs = int(self._options.get("n_jobs") or -1)
-            self._options["n_jobs"] = min(jobs, len(places)) if jobs > 0 else len(places)
-            task_function = partial(_with_place, task_function, places)
+            self._options["n_jobs"] = min(jobs, len(slots)) if jobs > 0 else len(slots)
+            task_function = partial(_with_slot, task_function, slots)
         self._joblib = joblib_launcher.JoblibLauncher(**self._options)
         self._joblib.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
@@ -108,29 +108,29 @@ class GpuJoblibLauncher(Launcher):
         return results
 
 
-def _with_place(task: Callable[[DictConfig], Any], places: Sequence[Place], config: DictConfig) -> Any:
-    """Run a job on the first card that has a free place."""
+def _with_slot(task: Callable[[DictConfig], Any], slots: Sequence[Slot], config: DictConfig) -> Any:
+    """Run a job on the first card that has a free slot."""
     sweep = SweepDir(HydraConfig.get().sweep.dir)
-    with gpu_place(places, should_stop=lambda: sweep.read_stop_request() is not None):
+    with gpu_slot(slots, should_stop=lambda: sweep.read_stop_request() is not None):
         return task(config)
 
 
 @contextmanager
-def gpu_place(places: Sequence[Place], *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Hold a place inside the block, and let CUDA see its card alone. Waits until a place is free.
+def gpu_slot(slots: Sequence[Slot], *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Hold a slot inside the block, and let CUDA see its card alone. Waits until a slot is free.
 
-    A process that has used a card already waits for a place on that one.
+    A process that has used a card already waits for a slot on that one.
 
     Args:
-        places: The places, the preferred ones first.
+        slots: The slots, the preferred ones first.
         should_stop: Returns whether to stop waiting, since the job will not begin.
     """
-    own = [place for place in places if not _used_cards or place[0] in _used_cards]
+    own = [slot for slot in slots if not _used_cards or slot[0] in _used_cards]
     with ExitStack() as resources:
-        card = _acquire_place(own, resources)
+        card = _acquire_slot(own, resources)
         while card is None and not should_stop():
             time.sleep(POLL_SECONDS)
-            card = _acquire_place(own, resources)
+            card = _acquire_slot(own, resources)
         if card is None:
             yield
             return
@@ -147,10 +147,10 @@ def gpu_place(places: Sequence[Place], *, should_stop: Callable[[], bool] = lamb
                 os.environ[VISIBLE] = before
 
 
-def _acquire_place(places: Sequence[Place], resources: ExitStack) -> str | None:
-    """Hold the first free place, and return its card; None if none is free."""
-    for card, number in places:
-        folder = _places_folder() / folder_name(f"{card}-{number}")
+def _acquire_slot(slots: Sequence[Slot], resources: ExitStack) -> str | None:
+    """Hold the first free slot, and return its card; None if none is free."""
+    for card, number in slots:
+        folder = _slots_folder() / folder_name(f"{card}-{number}")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it stays: another process may be about to lock it
         try:
             resources.enter_context(exclusive(folder, "job on a GPU"))
@@ -160,8 +160,8 @@ def _acquire_place(places: Sequence[Place], resources: ExitStack) -> str | None:
     return None
 
 
-def _places_folder() -> Path:
-    """Return the folder of the locks of this machine's places, which all sweeps of a user share."""
+def _slots_folder() -> Path:
+    """Return the folder of the locks of this machine's slots, which all sweeps of a user share."""
     owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
     return Path(tempfile.gettempdir()) / f"resnet-cli-gpus-{owner}"
 

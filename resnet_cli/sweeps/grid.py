@@ -21,10 +21,10 @@ from resnet_cli.files import write_atomically
 from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.logs import print_line
 from resnet_cli.session.signals import JobStoppedError
-from resnet_cli.sweeps.elsewhere import unfinished_elsewhere
 from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.hydra_internals import JobComposer, expand_grid, job_error, mark_completed
 from resnet_cli.sweeps.launch import active_launch
+from resnet_cli.sweeps.remote_jobs import unfinished_elsewhere
 from resnet_cli.sweeps.slurm_jobs import LaunchedJob, followed_on_cluster
 
 SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # the `_target_` in configs

@@ -11,7 +11,7 @@ from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import format_score, selected_by, selected_score
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, InUseError, JobFailedError, StoppedError
-from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.card import update_card
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import is_in_use
 from resnet_cli.session.context import RunContext
@@ -121,7 +121,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
     if placement.is_finished or is_pruned:
         if placement.record.get("reason") and not is_pruned:  # why it could not be continued; it no longer has to be
             placement.run.update_record(reason=None)
-            redraw_card(placement.run)
+            update_card(placement.run)
         console.print(f"already finished, {_format_result(placement.record)}")
         return selected_score(placement.record)
     if is_in_use(placement.run.path):

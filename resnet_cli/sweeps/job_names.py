@@ -91,7 +91,7 @@ def job_folder(swept: str = "", *renamed: str) -> str:
     if typed_order in known.folders:
         return typed_order
     identifying = _identifying_words(overrides, names)
-    if identifying in known.by_words or not _is_swept_as_told(swept):
+    if identifying in known.by_words or not _is_swept_as_typed(swept):
         return known.by_words.get(identifying, name)
     return known.by_lasting_words.get(_lasting_words(identifying, swept_keys, known.base), name)
 
@@ -127,7 +127,7 @@ def _identifying_words(overrides: Sequence[str], names: Mapping[str, str]) -> fr
     )
 
 
-def _is_swept_as_told(swept: str) -> bool:
+def _is_swept_as_typed(swept: str) -> bool:
     """Return whether the jobs of this command differ in the keys `swept` at most.
 
     A subdirectory that the user has named otherwise does not say what is swept.

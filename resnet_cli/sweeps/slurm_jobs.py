@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hydra.core.utils import JobReturn, JobStatus
 
 from resnet_cli.errors import InputError, JobFailedError, MachineError
-from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.card import update_card
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
@@ -116,4 +116,4 @@ def _record_death(run: RunDir, reason: str) -> None:
             return
         with exclusive(run.path):
             run.update_record(status="failed", ended=utc_now(), reason=reason)
-            redraw_card(run)
+            update_card(run)

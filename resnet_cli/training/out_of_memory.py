@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from resnet_cli.errors import is_out_of_memory
-from resnet_cli.training.backend import Batch
+from resnet_cli.training.backend import Batch, CompileMode
 from resnet_cli.training.batch_norm import has_batch_norm
+from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.optimizer_state import copy_values, restore_values
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import clear_gradients
@@ -139,3 +140,13 @@ class HalvingStepper(Stepper):
 
 def _copies(tensors: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     return [(tensor, tensor.detach().clone()) for tensor in tensors]
+
+
+def stepper_class(compile: CompileMode, on_oom: OnOutOfMemory) -> type[Stepper]:  # noqa: A002
+    """Return the class of the stepper; raise `ValueError` if the two settings exclude one another."""
+    if compile == "step" and on_oom == "halve":
+        raise ValueError(
+            "trainer.on_oom=halve: not supported with trainer.compile=step, which records steps of one size; "
+            "use trainer.compile=model"
+        )
+    return CompiledStepper if compile == "step" else HalvingStepper if on_oom == "halve" else Stepper

@@ -121,7 +121,21 @@ class SingleEpochs(ABC):
         max_batches: Annotated[int, AtLeast(1)] | None = None,
         verbose: bool = True,
     ) -> EpochResult:
-        """Train for one epoch, or for its first `max_batches` batches."""
+        """Train for one epoch, or for its first `max_batches` batches.
+
+        Args:
+            dl_train: (images float32 [B, C, H, W], labels int64 [B]) pairs; with several labels per image, [B, K] of 0
+                and 1.
+            max_batches: Overrides the constructor's; None takes the constructor's.
+            verbose: Show a progress bar.
+
+        Returns:
+            `EpochResult` with `losses`, one per batch, and `accuracy` in percent.
+
+        Raises:
+            InputError: A batch is malformed, or `max_batches` is below 1.
+            DivergedError: The loss or a gradient is not finite; on a GPU, this is not checked in every step.
+        """
         require_arguments(SingleEpochs.train_epoch, max_batches=max_batches)
         state = self.state
         state.in_single_steps = True
@@ -150,7 +164,19 @@ class SingleEpochs(ABC):
         max_batches: Annotated[int, AtLeast(1)] | None = None,
         verbose: bool = True,
     ) -> EpochResult:
-        """Evaluate all batches of `dl_test`, or its first `max_batches`."""
+        """Evaluate all batches of `dl_test`, or its first `max_batches`.
+
+        Args:
+            dl_test: (images, labels) pairs, as for `train_epoch`.
+            max_batches: Number of batches to evaluate; None evaluates all.
+            verbose: Log mean loss and accuracy.
+
+        Returns:
+            `EpochResult` with `losses`, one per batch, and `accuracy` in percent.
+
+        Raises:
+            InputError: A batch is malformed, or `max_batches` is below 1.
+        """
         require_arguments(SingleEpochs.test_epoch, max_batches=max_batches)
         losses, total_loss, correct, count = [], 0.0, 0, 0
         for batch in EpochIterator(dl_test, limit=max_batches).iterate(epoch=0):
@@ -165,7 +191,18 @@ class SingleEpochs(ABC):
         return EpochResult(losses, accuracy)
 
     def train_batch(self, batch: Batch) -> BatchResult:
-        """Take one optimizer step on (images, labels)."""
+        """Take one optimizer step on (images, labels).
+
+        Args:
+            batch: Images float32 [B, C, H, W] and labels int64 [B], or [B, K] of 0 and 1 with several labels per image.
+
+        Returns:
+            `BatchResult` with `loss`, the mean over the batch, and `num_correct`.
+
+        Raises:
+            InputError: The batch is malformed.
+            DivergedError: The loss or a gradient is not finite; on a GPU, this is not checked in every step.
+        """
         (checked,) = checked_batches([batch])
         self.state.in_single_steps = True
         with self.backend.switches():
@@ -173,6 +210,16 @@ class SingleEpochs(ABC):
         return BatchResult(loss.item(), int(correct.item()))
 
     def test_batch(self, batch: Batch) -> BatchResult:
-        """Evaluate (images, labels) without a step."""
+        """Evaluate (images, labels) without a step.
+
+        Args:
+            batch: Images and labels, as for `train_batch`.
+
+        Returns:
+            `BatchResult` with `loss`, the mean over the batch, and `num_correct`.
+
+        Raises:
+            InputError: The batch is malformed.
+        """
         scores = self.evaluate([batch])
         return BatchResult(scores.loss, round(scores.accuracy * scores.count / 100))

@@ -31,7 +31,7 @@ class BestTracker:
 
     best: Row | None = None
     epochs_without_improvement: int = 0
-    select_by: SelectBy = DEFAULT  # ties are broken by another measure: see `ranking`
+    select_by: SelectBy = DEFAULT  # ties are broken by another metric: see `ranking`
 
     def reset(self) -> None:
         """Forget the best epoch."""

@@ -18,7 +18,6 @@ from resnet_cli.training.averaging import Averaging, make_average
 from resnet_cli.training.backend import Backend, Batch, CompileMode
 from resnet_cli.training.batch_format import checked_batches
 from resnet_cli.training.batching import NO_BATCH, EpochIterator, overfit_loaders
-from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import PrecisionName, device_of_model
 from resnet_cli.training.epoch_lines import log_early_stop, log_epoch
@@ -31,12 +30,11 @@ from resnet_cli.training.lookahead import LookaheadOptions
 from resnet_cli.training.metrics import FitResult, Scores, Totals, count_correct, fit_result
 from resnet_cli.training.monitor import FitMonitor
 from resnet_cli.training.multi_label import LabelTotals, count_exact
-from resnet_cli.training.out_of_memory import HalvingStepper, OnOutOfMemory
+from resnet_cli.training.out_of_memory import OnOutOfMemory, stepper_class
 from resnet_cli.training.saving import SavePolicy, Saver
 from resnet_cli.training.single_epochs import SingleEpochs
 from resnet_cli.training.state import BestTracker, TrainState
 from resnet_cli.training.step import StepOptions, training_loss
-from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.teacher import Teacher, prepare_teacher
 from resnet_cli.training.tta import Tta
 
@@ -63,18 +61,18 @@ class ClassifierTrainer(SingleEpochs):
         accumulate: Number of micro-batches that a batch is split into, for batches that do not fit into memory.
         on_oom: `halve` repeats a step that runs out of memory in micro-batches of half the size, and keeps that size;
             the batch stays the same. The weights are copied before each update, to undo one that fails.
-        clip_norm: Maximum norm of all gradients together; null does not clip.
+        clip_norm: Maximum norm of all gradients together; None does not clip.
         label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7).
         averaging: `ema` evaluates and saves an exponential moving average of the weights; `swa` their mean over the
             epochs of a tail with a constant learning rate, with batch-norm statistics from an extra pass over an epoch;
             `lookahead` slow weights that move towards the trained ones every few steps and replace them.
         averaging_decay: Weight of the previous average in each step of `ema`.
         swa_start: Beginning of the tail: a fraction of the epochs if below 1, else a number of epochs.
-        swa_lr: Learning rate of the tail, other groups' in proportion; null keeps the schedule's at its beginning.
-        early_stopping: Stop after this many epochs without an improvement; null does not stop early.
+        swa_lr: Learning rate of the tail, other groups' in proportion; None keeps the schedule's at its beginning.
+        early_stopping: Stop after this many epochs without an improvement; None does not stop early.
         select_by: What makes an epoch the best: the lowest validation loss, or the highest accuracy, balanced accuracy
             (mean recall over the classes that occur) or, with several labels, mean average precision or macro F1.
-        checkpoint_every: Steps between saves inside an epoch; null saves after each epoch and every five minutes.
+        checkpoint_every: Steps between saves inside an epoch; None saves after each epoch and every five minutes.
         max_batches: Use only the first batches of each epoch and each evaluation, to try things out.
         steps_per_epoch: End each epoch after this many steps, and evaluate on all batches; None ends it with the data.
         overfit_batches: Train repeatedly on this many batches from the start of the first epoch; validate on them too.
@@ -82,16 +80,18 @@ class ClassifierTrainer(SingleEpochs):
         log_gradients: Record the gradient norm of each convolution and linear layer's weight, before clipping and as
             the mean over the steps of the epoch, in the epoch's row as `gradient_norms`: {layer: norm}.
         log_sharpness: Every this many epochs, record the largest eigenvalue of the Hessian of the training loss over
-            the epoch's batches as `sharpness` in its row; null never does. It takes as long as several epochs.
+            the epoch's batches as `sharpness` in its row; None never does. It takes as long as several epochs.
         profile: Profile the first few steps, and write `profile/` in the run folder.
-        multi_label: Images have several labels, [B, K] of 0 and 1. Accuracy is the share of images with every label
-            right at a probability of 0.5, and evaluations have mean average precision and macro F1.
+        multi_label: Images have several labels, [B, K] of 0 and 1. Accuracy is subset accuracy: the share of images for
+            which every label is predicted correctly at a threshold of 0.5. Evaluations have mean average precision and
+            macro F1.
         lookahead: Settings of `averaging="lookahead"`.
         teacher: A trained network whose predictions the training loss includes.
         freezing: What is frozen and in which steps.
 
     Raises:
         TypeError: `teacher` is another module.
+        InputError: An argument has a wrong value, or two of them cannot be combined.
         ValueError: device or precision are not available, or not with `compile`; `label_smoothing` is set with a loss
             function other than the default.
     """
@@ -134,7 +134,7 @@ class ClassifierTrainer(SingleEpochs):
         teacher: Teacher | None = None,
         freezing: Freezing | None = None,
     ) -> None:
-        make_stepper = _stepper_class(compile, on_oom)
+        make_stepper = stepper_class(compile, on_oom)
         self.backend = Backend.resolve(
             device_of_model(model) if device is None else device, precision, cpu_bf16=cpu_bf16,
             channels_last=channels_last, deterministic=deterministic, compile=compile,
@@ -191,6 +191,10 @@ class ClassifierTrainer(SingleEpochs):
             verbose: Show a progress bar in each epoch and log a line after it.
             saver: Saves state, best weights and metrics; None saves nothing.
             control: Ends the run from outside: stop signals and pruning.
+
+        Returns:
+            `FitResult` with `num_epochs` and, for each epoch of this call, `train_loss`, `test_loss` (means) and
+            `train_acc`, `test_acc` (percent).
 
         Raises:
             DivergedError: the loss or a weight is not finite; that state is not saved.
@@ -288,13 +292,3 @@ class ClassifierTrainer(SingleEpochs):
         val = self.evaluate_loader(loader, limit, control)
         require_finite_loss(self.state, val.loss, "the validation loss")
         return val
-
-
-def _stepper_class(compile: CompileMode, on_oom: OnOutOfMemory) -> type[Stepper]:  # noqa: A002
-    """Return the class of the stepper; raise `ValueError` if the two settings exclude one another."""
-    if compile == "step" and on_oom == "halve":
-        raise ValueError(
-            "trainer.on_oom=halve: not supported with trainer.compile=step, which records steps of one size; "
-            "use trainer.compile=model"
-        )
-    return CompiledStepper if compile == "step" else HalvingStepper if on_oom == "halve" else Stepper

@@ -1,4 +1,4 @@
-"""The program that compares what a run's doors say of the same images."""
+"""The program that compares what a run's interfaces say of the same images."""
 
 import importlib
 import json
@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_a_quick_round_compares_all_doors(repository, monkeypatch, tmp_path, capsys):
+def test_a_quick_round_compares_all_interfaces(repository, monkeypatch, tmp_path, capsys):
     for name in ("OMP_NUM_THREADS", "BENCHMARK_CLOCK", "PYTHONPATH"):  # which the program sets
         monkeypatch.setenv(name, "1" if name == "OMP_NUM_THREADS" else "wall" if "CLOCK" in name else str(repository))
     monkeypatch.syspath_prepend(str(repository / "benchmarks"))
@@ -20,7 +20,7 @@ def test_a_quick_round_compares_all_doors(repository, monkeypatch, tmp_path, cap
     found = json.loads(out.read_text())["nets"]["cnn"]
     assert found["standard_deviation"] > 0
     assert list(found["doors"]) == ["training", "evaluation, stream", "resnet-predict", "load_run, paths", "pt2"]
-    for door in found["doors"].values():
-        assert door["difference"] <= 1e-4
-        assert door["top1"] == 0
+    for interface in found["doors"].values():
+        assert interface["difference"] <= 1e-4
+        assert interface["top1"] == 0
     assert "| cnn |" in capsys.readouterr().out

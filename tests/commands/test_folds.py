@@ -88,7 +88,7 @@ def test_an_image_that_several_runs_left_out_counts_once(sweep, capsys):
     shutil.rmtree(next(sweep.glob("*fold=0*again")))
     shutil.rmtree(next(sweep.glob("*fold=0*")))
     assert run(["sweep", "--out-of-fold", "--resamples", "0"]) == 0
-    assert "note: 48 images are in no finished run's validation part" in capsys.readouterr().err
+    assert "note: 48 images are in the validation split of no finished run" in capsys.readouterr().err
 
 
 def test_runs_that_differ_in_more_than_the_fold_are_reported(sweep, capsys, caplog):

@@ -73,11 +73,11 @@ def test_a_config_that_could_not_be_read_again_is_refused():
     assert stored.dump_readable({"model": {"depth": 8}}) == "model:\n  depth: 8\n"
 
 
-def test_a_budget_cannot_foretell_the_measurement_of_the_sharpness(train, tmp_path):
+def test_a_budget_cannot_account_for_the_measurement_of_the_sharpness(train, tmp_path):
     options = [option for option in tiny("trainer.log_sharpness=1", "hydra.run.dir=a") if "epochs" not in option]
     status, _, err = train(*options, "trainer.time_budget=60")
     assert status == 2
-    assert "error: trainer.log_sharpness=1: takes as long as many epochs, which a time budget cannot foretell" in err
+    assert "error: trainer.log_sharpness=1: takes as long as several epochs, which a time budget cannot account" in err
     assert not (tmp_path / "a").exists()
 
 

@@ -312,7 +312,7 @@ def test_a_target_of_another_kind_is_told_as_such(group, target, words):
         validation.check(settings)
     (problem,) = caught.value.details
     assert (problem.key, problem.given) == (f"{group}._target_", target)
-    assert problem.kind in ("another kind", "takes nothing given")
+    assert problem.kind in ("wrong kind of class", "size arguments missing")
     assert words in str(problem)
 
 

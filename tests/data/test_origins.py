@@ -1,4 +1,4 @@
-"""The line on where the parts of a data set come from, for each door."""
+"""The line on where the parts of a data set come from, for each source."""
 
 import csv
 import json

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from resnet_cli.inference.classifier import Classifier
-from tests.support import doors, tiers
+from tests.support import interfaces, tiers
 from tests.support.image_kinds import image_kinds, write_image_kinds
 
 TOLERANCE = 1e-4
@@ -29,20 +29,20 @@ def trained(photos, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         place = tmp_path_factory.mktemp("one_pixel")
         patch.chdir(place)
-        return doors.train(
+        return interfaces.train(
             place, photos, "model=resnet8", "data.batch_size=32", "optimizer.lr=0.05", "trainer.epochs=3"
         )
 
 
 @pytest.fixture(scope="module", params=tiers.mostly_slow(RESIZES, every=3))
 def run(request, trained):
-    return doors.open_run(trained, resize=request.param, background="#204060")
+    return interfaces.open_run(trained, resize=request.param, background="#204060")
 
 
 @pytest.fixture(scope="module")
 def expected(run, paths):
     """What evaluation says, the reference; the images and what the net says of them are not all alike."""
-    found = doors.from_loader(run, "test", backend="device")
+    found = interfaces.from_loader(run, "test", backend="device")
     assert len(found.logits) == len(paths)
     assert found.logits.std(0).min() > 0.05
     assert len(found.probabilities.argmax(1).unique()) > 1
@@ -69,16 +69,16 @@ def _same_rows(found, expected):
 @pytest.mark.slow
 def test_loaders(run, expected, paths, tmp_path):
     cache = str(tmp_path / "cache")
-    require_same(doors.from_loader(run, "train", backend="stream", workers=2, cache=cache), expected, paths)
+    require_same(interfaces.from_loader(run, "train", backend="stream", workers=2, cache=cache), expected, paths)
     assert any((tmp_path / "cache").rglob("*"))
-    require_same(doors.from_loader(run, "train", backend="device", cache=cache), expected, paths)
-    require_same(doors.from_loader(run, "test", backend="stream", workers=2, cache=cache), expected, paths)
-    require_same(doors.from_loader(run, "test", backend="stream", workers=0, cache=None), expected, paths)
+    require_same(interfaces.from_loader(run, "train", backend="device", cache=cache), expected, paths)
+    require_same(interfaces.from_loader(run, "test", backend="stream", workers=2, cache=cache), expected, paths)
+    require_same(interfaces.from_loader(run, "test", backend="stream", workers=0, cache=None), expected, paths)
 
 
 @pytest.mark.parametrize("kind", ["paths", "bytes", "images"])
 def test_python(run, expected, paths, kind):
-    require_same(doors.from_python(run, paths, kind), expected, paths)
+    require_same(interfaces.from_python(run, paths, kind), expected, paths)
 
 
 def test_what_the_net_gets(run, expected, paths):
@@ -87,14 +87,14 @@ def test_what_the_net_gets(run, expected, paths):
 
 
 def test_the_command(trained, photos, paths, tmp_path):
-    expected = doors.from_loader(doors.open_run(trained), "test")
-    require_same(doors.from_predict(trained, photos, tmp_path / "found.jsonl"), expected, paths)
+    expected = interfaces.from_loader(interfaces.open_run(trained), "test")
+    require_same(interfaces.from_predict(trained, photos, tmp_path / "found.jsonl"), expected, paths)
 
 
 def test_center_crop(trained, paths):
-    run = doors.open_run(trained, eval_crop=0.8)
-    expected = doors.from_loader(run, "test")
-    require_same(doors.from_python(run, paths, "paths"), expected, paths)
+    run = interfaces.open_run(trained, eval_crop=0.8)
+    expected = interfaces.from_loader(run, "test")
+    require_same(interfaces.from_python(run, paths, "paths"), expected, paths)
 
 
 @pytest.mark.slow
@@ -103,5 +103,5 @@ def test_exported_files(run, expected, paths, suffix, tmp_path):
     if suffix == ".onnx":
         for name in ("onnx", "onnxscript", "onnxruntime"):
             pytest.importorskip(name, reason="needs the extra export")
-    run_file = doors.export_logits(run, tmp_path / f"model{suffix}")
-    require_same(doors.from_exported(run, paths, run_file), expected, paths)
+    run_file = interfaces.export_logits(run, tmp_path / f"model{suffix}")
+    require_same(interfaces.from_exported(run, paths, run_file), expected, paths)

@@ -85,7 +85,7 @@ def test_what_files_lose_in_decoding_is_said_as_by_training(capsys, photos):
     Image.fromarray(np.full((12, 12), 3000, np.uint16)).save(files[1])
     expected = [
         "1 of 20 images are not RGB and are converted; the first: ",
-        "1 of 20 images have more than 8 bits a channel, scaled to 8 by the range 0 to 65535; ",
+        "1 of 20 images have more than 8 bits per channel, scaled to 8 by the range 0 to 65535; ",
     ]
     for _ in range(2):  # the second time from the cache
         options = [f"data.root={photos}", f"data.cache={photos.parent / 'cache'}", "data.val_fraction=0"]

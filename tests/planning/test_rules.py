@@ -9,7 +9,7 @@ from resnet_cli.planning.conditions import LIMITS, holds
 from resnet_cli.planning.plan_file import format_override
 from resnet_cli.planning.rules import make_plan, read_rules
 from resnet_cli.planning.wording import Wording
-from resnet_cli.session.first_look import RARE_FROM
+from resnet_cli.session.data_checks import RARE_FROM
 from tests.support.settings import problems_of, settings_of
 
 LEVELS = ("quick", "good", "best")

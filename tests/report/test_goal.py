@@ -59,8 +59,8 @@ def test_each_group_says_how_it_stands(tmp_path, capsys):
     rows = {row["optimizer.lr"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
     words = {lr: row["goal_result"] for lr, row in rows.items()}
     assert words["0.1"].startswith("reached, p = 0.0")
-    assert words["0.2"].startswith("not shown: above by 0.1, p = 0.2")
-    assert words["0.2"].endswith("more seeds if mean and deviation stay the same")
+    assert words["0.2"].startswith("not significant: above by 0.1, p = 0.2")
+    assert words["0.2"].endswith("more seeds needed if mean and deviation stay the same")
     assert words["0.3"].startswith("not reached: below by 0.95, p = 0.98")
     assert words["0.4"] == "above by 0.5 in the only run: a test takes two seeds"
     assert words["0.5"] == "no finished run"
@@ -115,7 +115,7 @@ def test_seeds_may_be_named_among_what_is_averaged_over(tmp_path, capsys):
     for seed in range(3):
         write_run(tmp_path / str(seed), f"seed={seed}", test=94.0 + seed, overrides=[])
     report([str(tmp_path), "--goal", "94", "--over", "seed"])
-    assert "not shown: above by 1, p = 0.11" in " ".join(capsys.readouterr().out.split())
+    assert "not significant: above by 1, p = 0.11" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_cli.errors import InputError
-from resnet_cli.runs.card import redraw_card, write_card
+from resnet_cli.runs.card import update_card, write_card
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.summary import count_threads
 from tests.support.reports import write_run
@@ -208,7 +208,7 @@ def test_limitations(tmp_path, changes, words):
 
 def test_no_validation_part(tmp_path):
     text = card_of(write_run(tmp_path / "run", selection={"weights": "last epoch", "by": None}))[1]
-    assert "No validation part was held out" in text
+    assert "No validation split was held out" in text
 
 
 HOSTILE = [
@@ -289,7 +289,7 @@ def test_a_record_that_is_none(tmp_path, content, caplog):
     (folder / "run.json").write_text(content)
     with pytest.raises(InputError):
         write_card(RunDir(folder))
-    redraw_card(RunDir(folder))
+    update_card(RunDir(folder))
     assert not (folder / "card.md").exists()
 
 

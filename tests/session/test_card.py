@@ -3,7 +3,7 @@
 import pytest
 
 from resnet_cli.runs import card
-from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.card import update_card
 from resnet_cli.runs.folder import RunDir
 from tests.support.runs import record_of, tiny
 
@@ -78,5 +78,5 @@ def test_a_card_that_cannot_be_written_stops_no_run(train, tmp_path, monkeypatch
 
 def test_a_card_of_a_folder_that_is_gone_names_the_file(tmp_path, caplog):
     with caplog.at_level("INFO", "resnet_cli"):
-        redraw_card(RunDir(tmp_path))
+        update_card(RunDir(tmp_path))
     assert caplog.messages == [f"card.md could not be written: {tmp_path / 'run.json'}: No such file or directory"]

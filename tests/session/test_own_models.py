@@ -132,7 +132,7 @@ def test_runs_with_the_same_code_are_opened_together(run, tmp_path):
     shutil.copytree(run, tmp_path / "c")
     module = tmp_path / "c/code/modules/ownextranets.py"
     module.write_text(module.read_text() + "# changed\n")
-    with pytest.raises(InputError, match=r"this process has ownextranets from .*there/a/code/modules; give .*/c a"):
+    with pytest.raises(InputError, match=r"already imported ownextranets from .*there/a/code/modules; open .*/c in a"):
         open_trained(str(tmp_path / "c"), trust=True)
 
 

@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(sys, "argv", ["resnet-train", *arguments])
-        patch.setattr("resnet_cli.session.first_look.draw_samples", lambda images, labels, **options: b"")
+        patch.setattr("resnet_cli.session.data_checks.draw_samples", lambda images, labels, **options: b"")
         patch.setattr("resnet_cli.session.saver.draw_curves", lambda rows, path, **options: path.write_bytes(b""))
         assert run(arguments) == 0
     return place / "a"
@@ -281,7 +281,7 @@ def test_own_classes_of_two_runs_are_not_mixed_up(train, own_class):
     (own_class / "there/b/code/modules/reproduced_widths.py").write_text("WIDTH = 4\n")
     status, _, err = train("-m", "reproduce=there/a,there/b", "trust=true")
     assert status == 2
-    assert "this process has reproduced_nets from " in err
+    assert "this process has already imported reproduced_nets from " in err
 
 
 @pytest.mark.slow

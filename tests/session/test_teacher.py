@@ -47,7 +47,7 @@ def test_a_taught_run_says_who_taught_it(train, folder, capsys):
     assert len(taught_by["sha256"]) == 64
     for name in ("best.pt", "last.pt"):
         assert torch.load(run / "checkpoints" / name, weights_only=True)["teacher"] == taught_by
-    assert "- taught by: `run=teacher`" in (run / "card.md").read_text()
+    assert "- teacher: `run=teacher`" in (run / "card.md").read_text()
     assert "`temperature=2`" in (run / "card.md").read_text()
     from resnet_cli.commands.info import run as info
 

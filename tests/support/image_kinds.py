@@ -155,7 +155,7 @@ def _others():
 
 
 def _write_png(source, size, file, *, bits, channels, is_interlaced, suffix=None):
-    """Write a PNG as Pillow does not: with 16 bits a channel, or its pixels in the seven passes of Adam7."""
+    """Write a PNG as Pillow does not: with 16 bits per channel, or its pixels in the seven passes of Adam7."""
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
     values = np.asarray(picture(source, size, mode)).reshape(size[1], size[0], channels)
     if bits == 16:

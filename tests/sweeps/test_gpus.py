@@ -1,4 +1,4 @@
-"""Places on GPUs: each is used, none twice at once, and a killed job frees its own. The cards are pretended ones."""
+"""Slots on GPUs: each is used, none twice at once, and a killed job frees its own. The cards are pretended ones."""
 
 import json
 import multiprocessing
@@ -31,30 +31,30 @@ class Net(torch.nn.Module):
     def forward(self, x):
         return self.layers(x)
 """
-PLACES = [("0", 0), ("1", 0), ("0", 1), ("1", 1)]
+SLOTS = [("0", 0), ("1", 0), ("0", 1), ("1", 1)]
 
 forked = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
 @pytest.fixture(autouse=True)
-def place_folder(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("places")))
+def slot_folder(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("slots")))
     monkeypatch.delenv(gpus.VISIBLE, raising=False)
     monkeypatch.setattr(gpus, "_used_cards", [])
     monkeypatch.setattr(gpus, "POLL_SECONDS", 0.005)
 
 
 def work(path, jobs):
-    """Hold a place for each job, and note when and on which card."""
+    """Hold a slot for each job, and note when and on which card."""
     for _ in range(jobs):
-        with gpus.gpu_place(PLACES), path.open("a") as notes:
+        with gpus.gpu_slot(SLOTS), path.open("a") as notes:
             began = time.monotonic()
             time.sleep(0.03)
             notes.write(json.dumps([os.environ[gpus.VISIBLE], began, time.monotonic()]) + "\n")
 
 
 @forked
-def test_each_place_is_used_and_none_twice_at_once(tmp_path):
+def test_each_slot_is_used_and_none_twice_at_once(tmp_path):
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=work, args=(tmp_path / "notes", 6)) for _ in range(6)]
     for worker in workers:
@@ -73,9 +73,9 @@ def test_each_place_is_used_and_none_twice_at_once(tmp_path):
 
 
 @forked
-def test_a_killed_job_frees_its_place(tmp_path):
+def test_a_killed_job_frees_its_slot(tmp_path):
     def hold():
-        with gpus.gpu_place(PLACES[:1]):
+        with gpus.gpu_slot(SLOTS[:1]):
             (tmp_path / "held").touch()
             time.sleep(60)
 
@@ -84,19 +84,19 @@ def test_a_killed_job_frees_its_place(tmp_path):
     while not (tmp_path / "held").exists():
         time.sleep(0.01)
     asked = []
-    with gpus.gpu_place(PLACES[:1], should_stop=lambda: bool(asked.append(1)) or len(asked) > 3):
+    with gpus.gpu_slot(SLOTS[:1], should_stop=lambda: bool(asked.append(1)) or len(asked) > 3):
         assert gpus.VISIBLE not in os.environ  # taken, and no longer waited for, as in a sweep that stops
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with gpus.gpu_place(PLACES[:1]):
+    with gpus.gpu_slot(SLOTS[:1]):
         assert os.environ[gpus.VISIBLE] == "0"
 
 
 def test_a_process_that_has_used_a_card_stays_on_it(monkeypatch):
     monkeypatch.setattr(gpus, "_has_used_cuda", lambda: True)
-    with gpus.gpu_place([("1", 0)]):
+    with gpus.gpu_slot([("1", 0)]):
         pass
-    with gpus.gpu_place(PLACES):
+    with gpus.gpu_slot(SLOTS):
         assert os.environ[gpus.VISIBLE] == "1"
 
 

@@ -65,7 +65,8 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | No
         InputError: The config, the data or a path is wrong; its text has a line for each problem.
         DivergedError: Training met a non-finite number.
         MachineError: The run folder cannot be written.
-        NotIdenticalError: `reproduce` is set, and the run came out differently.
+        ComputationError: The device cannot compute a step, such as out of memory.
+        NotIdenticalError: `reproduce` is set, and the results differ.
         KeyboardInterrupt: A signal stopped the run.
     """
     try:

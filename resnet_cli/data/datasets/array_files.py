@@ -65,7 +65,7 @@ class ArrayFile:
         with _one_line_errors(f"{where}: {name}" if where == self.path and name else str(where)):
             values = np.asarray(self.loaders[name]())
         if values.dtype.kind not in "biufSU":
-            raise InputError(f"{where}: {name} holds values of type {values.dtype}: numbers or texts are needed")
+            raise InputError(f"{where}: {name} holds values of type {values.dtype}: must be numbers or strings")
         return NamedArray(where, "" if where != self.path else name, values)
 
 

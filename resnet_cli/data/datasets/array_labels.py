@@ -14,7 +14,7 @@ from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.array_files import NamedArray
 from resnet_cli.data.datasets.label_checks import MAX_CLASSES, refuse_measurements, warn_missing
 from resnet_cli.data.datasets.layout import format_names
-from resnet_cli.data.undivided import current_undivided
+from resnet_cli.data.whole_dataset import current_undivided
 from resnet_cli.errors import InputError
 
 Array = np.ndarray[Any, Any]
@@ -100,10 +100,10 @@ def text_array(array: NamedArray) -> list[str]:
     """Return the names in an array of text.
 
     Raises:
-        InputError: The array is not a list of texts.
+        InputError: The array is not a list of strings.
     """
     if array.values.dtype.kind not in "SU" or array.values.ndim != 1:
-        raise InputError(f"{array}: names of classes are a list of texts")
+        raise InputError(f"{array}: class names must be a list of strings")
     return [str(name) for name in _as_text(array, array.values).tolist()]
 
 
@@ -114,7 +114,7 @@ def _one_per_image(array: NamedArray) -> Array:
         values = values[:, 0]
     if values.dtype.kind in "SU":
         if values.ndim != 1:
-            raise InputError(f"{array}: labels are one text for each image")
+            raise InputError(f"{array}: labels must be one string per image")
         return _as_text(array, values)
     if values.ndim == 2:
         return _from_one_hot(array, values)
@@ -124,7 +124,7 @@ def _one_per_image(array: NamedArray) -> Array:
         is_whole = np.isfinite(values) & (values == np.round(values))
         if not is_whole.all():
             row = int(np.argmin(is_whole))
-            raise InputError(f"{array}: label {row} is {values[row]:g}: labels are whole numbers or texts")
+            raise InputError(f"{array}: label {row} is {values[row]:g}: labels must be integers or strings")
     if values.dtype.kind in "uf" and len(values) and values.max() >= 2**62:
         raise InputError(f"{array}: label {int(values.argmax())} is {values.max()}: too large for a class")
     return np.asarray(values, np.int64)
@@ -150,7 +150,7 @@ def _as_text(array: NamedArray, values: Array) -> Array:
     try:
         return np.asarray(np.char.decode(values, "utf-8"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{array}: texts are not UTF-8: {error.reason}") from None
+        raise InputError(f"{array}: strings are not UTF-8: {error.reason}") from None
 
 
 def _refuse_negative(array: NamedArray, values: Array) -> None:

@@ -19,7 +19,7 @@ from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
-from resnet_cli.data.undivided import current_undivided
+from resnet_cli.data.whole_dataset import current_undivided
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 

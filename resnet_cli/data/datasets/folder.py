@@ -39,7 +39,7 @@ from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
-from resnet_cli.data.undivided import current_undivided, known_labels
+from resnet_cli.data.whole_dataset import current_undivided, known_labels
 
 log = logging.getLogger("resnet_cli")
 

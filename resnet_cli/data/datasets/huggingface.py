@@ -31,7 +31,7 @@ from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
-from resnet_cli.data.undivided import with_training_split
+from resnet_cli.data.whole_dataset import with_training_split
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -204,8 +204,8 @@ def _load(load: Callable[[], Any], setting: str, advice: str = "") -> Tables:
     except MemoryError:
         raise
     except Exception as error:  # the library and the file systems and formats below it raise errors of any type
-        told = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
-        reason = str(told).strip().split("\n")[0].rstrip(".: ")[:300] or type(told).__name__
+        cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
+        reason = str(cause).strip().split("\n")[0].rstrip(".: ")[:300] or type(cause).__name__
         is_unreachable = isinstance(error, ConnectionError) and advice
         raise InputError(f"{setting} cannot be loaded: {reason}{advice if is_unreachable else ''}") from None
     return found if isinstance(found, Mapping) else {"train": found}

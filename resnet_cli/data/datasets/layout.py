@@ -9,7 +9,7 @@ from typing import Literal
 
 from resnet_cli.config.counts import counted
 from resnet_cli.data.datasets.problems import raise_problems
-from resnet_cli.data.undivided import with_training_split
+from resnet_cli.data.whole_dataset import with_training_split
 from resnet_cli.errors import InputError
 
 Layout = Literal["auto", "classes", "splits"]

@@ -13,7 +13,7 @@ from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.unicode_forms import match_unicode_forms
 from resnet_cli.data.datasets.problems import raise_problems
 from resnet_cli.data.datasets.table import Table
-from resnet_cli.data.undivided import least_classes
+from resnet_cli.data.whole_dataset import least_classes
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")

@@ -27,7 +27,7 @@ from resnet_cli.data.datasets.table_labels import (
     label_order,
     read_label_sets,
 )
-from resnet_cli.data.undivided import least_classes
+from resnet_cli.data.whole_dataset import least_classes
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")

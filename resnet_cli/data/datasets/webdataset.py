@@ -34,7 +34,7 @@ from resnet_cli.data.origins import Origins
 from resnet_cli.data.selection import NumberedNames, number_rows
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.data.splits import hold_out_test
-from resnet_cli.data.undivided import known_labels, least_classes
+from resnet_cli.data.whole_dataset import known_labels, least_classes
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")

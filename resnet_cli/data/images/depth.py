@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 BITS_TAG = 258  # TIFF tag: bits of each channel
 
 # Notes on losses in decoding, and on a range without effect.
-DEPTH = "have more than 8 bits a channel, scaled to 8"
+DEPTH = "have more than 8 bits per channel, scaled to 8"
 NATURAL_DEPTH = (
     f"{DEPTH} by the range 0 to 65535; images of 12 bits need data.range=[0,4095], else they are almost black"
 )
-UNSCALED = "have 8 bits a channel, to which data.range does not apply"
+UNSCALED = "have 8 bits per channel, to which data.range does not apply"
 
 
 class NoRangeError(InputError):
@@ -91,7 +91,7 @@ def require_range(image: "Image.Image", path: object, value_range: Sequence[floa
         kind = "floating-point" if image.mode == "F" else "32-bit"
         raise NoRangeError(path, kind)
     if value_range is not None and is_deep_color(image) and getattr(image, "fp", None) is None:
-        raise InputError(f"{path}: is decoded to 8 bits a channel, to which no range applies; give the file itself")
+        raise InputError(f"{path}: is decoded to 8 bits per channel, to which no range applies; give the file itself")
 
 
 def to_8_bits(image: "Image.Image", value_range: Sequence[float] | None) -> "Image.Image":

@@ -19,7 +19,7 @@ class TrialReporter:
     Args:
         hydra: The node `hydra` of the job's composed config.
         number: The number of the trial.
-        select_by: The measure that the trials are compared by.
+        select_by: The metric that the trials are compared by.
     """
 
     def __init__(self, hydra: Any, number: int, select_by: str) -> None:
@@ -57,7 +57,7 @@ def trial_reporter(hydra: Any, select_by: str) -> Iterator[TrialReporter | None]
 
     Args:
         hydra: The node `hydra` of the job's composed config.
-        select_by: The measure that the trials are compared by.
+        select_by: The metric that the trials are compared by.
     """
     number = hydra.job.env_set.get(TRIAL_VARIABLE)
     if number is None:

@@ -101,7 +101,7 @@ class Study:
         Args:
             space: The search space.
             folder: The sweep's folder.
-            select_by: The measure that the trials are compared by.
+            select_by: The metric that the trials are compared by.
         """
         counts = {name: self.count_trials(state) for state, name in STATE_NAMES.items()}
         total = sum(counts.values())

@@ -18,11 +18,11 @@ from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
-from resnet_cli.sweeps.elsewhere import unfinished_elsewhere
 from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.hydra_internals import job_error
 from resnet_cli.sweeps.job_validation import plan_job
 from resnet_cli.sweeps.launch import active_launch
+from resnet_cli.sweeps.remote_jobs import unfinished_elsewhere
 from resnet_cli.sweeps.search.reporter import TRIAL_VARIABLE
 from resnet_cli.sweeps.search.space import Space, parse_space
 from resnet_cli.sweeps.search.study import Direction, Sampler, Study, open_study
@@ -187,7 +187,7 @@ class OptunaSearch(Sweeper):
         for number in numbers:
             study.finish_trial(number, state, value)
         if state == "COMPLETE" and value is None:
-            raise InputError("data.val_fraction: a search compares accuracies on held-out images; there are none")
+            raise InputError("data.val_fraction: a search compares results on validation images, and this job had none")
 
     def _outcome(self, folder: Path, result: JobReturn) -> tuple[str | None, float | None]:
         """Return the state of a job's trials and its best accuracy, read from its folder.

@@ -48,11 +48,11 @@ def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
 
 
 def _require_one_measure(direction: str, select_by: str, keys: list[str]) -> None:
-    """Raise an `InputError` unless all jobs are compared by one measure, in its direction."""
+    """Raise an `InputError` unless all jobs are compared by one metric, in its direction."""
     if "trainer.select_by" in override_keys(keys):
-        raise InputError("trainer.select_by: a search compares all its jobs by one measure; sweep it as a grid")
+        raise InputError("trainer.select_by: a search compares all its jobs by one metric; sweep it as a grid")
     if direction == "maximize" and select_by in LOWER_IS_BETTER:
         raise InputError(
-            f"hydra.sweeper.direction=maximize: trainer.select_by={select_by} is the lower the better; "
+            f"hydra.sweeper.direction=maximize: lower is better for trainer.select_by={select_by}; "
             "set hydra.sweeper.direction=minimize"
         )

@@ -256,13 +256,13 @@ def test_a_class_that_may_be_a_missing_label_is_said(npz, caplog):
     ("labels", "words"),
     [
         (LABELS - 1, "y_train (int64 [12]): 4 labels are negative (the first: label 0 is -1)"),
-        (LABELS + 0.5, "label 0 is 0.5: labels are whole numbers or texts"),
+        (LABELS + 0.5, "label 0 is 0.5: labels must be integers or strings"),
         (np.eye(3)[LABELS] * 0.5, "row 0 has values other than 0 and 1"),
         (np.ones((12, 3)), "row 0 has 3 ones: one class for each image is needed"),
         (LABELS[:11], "has 12 images, but"),
         (np.zeros((12, 2, 2)), "labels are [N], [N, 1] or one-hot [N, K]"),
         (np.array(5), "labels are [N], [N, 1] or one-hot [N, K]"),
-        (np.array([b"\xff"] * 12), "texts are not UTF-8"),
+        (np.array([b"\xff"] * 12), "strings are not UTF-8"),
         (np.full(12, 2**63, np.uint64), "too large for a class"),
         (np.arange(12).astype("datetime64[D]"), "of type datetime64[D]"),
     ],
@@ -302,7 +302,7 @@ def test_class_names_are_given_or_in_the_file(npz):
     given = arrays(file=npz(**content, class_names=np.array(names, dtype=object)), class_names=names)
     assert given.class_names == tuple(names), "what is given in place of an array is not hindered by it"
     assert "'red' is listed twice" in problem_of(file=npz(**content), class_names=["red", "red", "blue"])
-    assert "names of classes are a list of texts" in problem_of(file=npz(**content, class_names=np.arange(3)))
+    assert "class names must be a list of strings" in problem_of(file=npz(**content, class_names=np.arange(3)))
     texts = np.array(names)[LABELS]
     order = arrays(file=npz(**content | {"y": texts}, x_test=images(12, 4, 4), y_test=texts), class_names=names)
     assert order.class_names == tuple(names)

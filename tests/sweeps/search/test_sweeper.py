@@ -79,7 +79,7 @@ def test_a_trial_that_another_process_trains_is_waited_for(tmp_path, monkeypatch
     def wait(error, launch):
         run.update_record(status=left, best={"val_accuracy": 7.0})
 
-    monkeypatch.setattr("resnet_cli.sweeps.elsewhere._wait", wait)
+    monkeypatch.setattr("resnet_cli.sweeps.remote_jobs._wait", wait)
     one.launcher = SimpleNamespace(launch=launch)
     study = SimpleNamespace(set_folder=lambda number, name: None, finish_trial=lambda *how: ended.append(how))
     one._run_batch(study, {3: ["seed=1"]})

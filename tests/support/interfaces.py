@@ -1,4 +1,4 @@
-"""What each door of a run makes of the same image files: its loaders, commands, Python interface and exported files."""
+"""What each interface of a run makes of the same image files: loaders, commands, Python and exported files."""
 
 import json
 import os
@@ -23,7 +23,7 @@ ORIENTATION_TAG = 0x0112
 
 @dataclass(frozen=True)
 class Answers:
-    """What a door says of images, in the order of their paths.
+    """What an interface says of images, in the order of their paths.
 
     Args:
         logits: float32 [N, K]; None if it says probabilities alone.
@@ -36,7 +36,7 @@ class Answers:
     inputs: torch.Tensor | None = None
 
     def difference(self, other):
-        """Return the largest difference to the answers of another door: of logits, or else of probabilities."""
+        """Return the largest difference to the answers of another interface: of logits, or else of probabilities."""
         if self.logits is None:
             return (self.probabilities - other.probabilities).abs().max().item()
         return (self.logits - other.logits).abs().max().item()

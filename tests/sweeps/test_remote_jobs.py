@@ -14,7 +14,7 @@ from tests.support.runs import job, records, rows_of, tiny
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 @pytest.mark.parametrize("ends_well", [True, False])
 def test_a_job_that_another_process_trains_is_waited_for(ends_well, train, tmp_path, monkeypatch):
-    monkeypatch.setattr("resnet_cli.sweeps.elsewhere.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("resnet_cli.sweeps.remote_jobs.POLL_SECONDS", 0.05)
     command = tiny("-m", "seed=0,1", "trainer.epochs=1", "trainer.max_batches=1", "hydra.sweep.dir=s")
     assert train(*command)[0] == 0
     other = job(tmp_path / "s", "seed=1")
@@ -47,7 +47,7 @@ def test_a_job_that_another_process_trains_is_waited_for(ends_well, train, tmp_p
 
 def waking(wake):
     """The waiting itself, after a call."""
-    from resnet_cli.sweeps.elsewhere import unfinished_elsewhere
+    from resnet_cli.sweeps.remote_jobs import unfinished_elsewhere
 
     def wait(*arguments):
         wake()

@@ -9,7 +9,7 @@ from PIL import Image
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.data import Augment, Dataset, DatasetSplit, make_loaders, synthetic
 from resnet_cli.data.selection import Samples
-from resnet_cli.session.first_look import describe_rare_class, log_classes
+from resnet_cli.session.data_checks import describe_rare_class, log_classes
 from tests.support.runs import tiny
 
 
@@ -44,7 +44,7 @@ def test_samples_that_cannot_be_drawn_stop_no_run(train, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("no ink\nsecond line")
 
-    monkeypatch.setattr("resnet_cli.session.first_look.draw_samples", fail)
+    monkeypatch.setattr("resnet_cli.session.data_checks.draw_samples", fail)
     status, out, _ = train(*tiny("trainer.epochs=1"), "hydra.run.dir=d")
     assert status == 0
     assert "samples.png could not be drawn: no ink\n" in out

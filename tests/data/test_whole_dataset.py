@@ -5,7 +5,7 @@ import pytest
 
 from resnet_cli.data import arrays, csv, image_folder, webdataset
 from resnet_cli.data.partition import SplitOptions, partition
-from resnet_cli.data.undivided import undivided
+from resnet_cli.data.whole_dataset import undivided
 from resnet_cli.errors import InputError
 from tests.support.images import put_images
 from tests.support.shards import png, write_shard

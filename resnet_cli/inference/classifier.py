@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
 from resnet_cli.heads import find_head
+from resnet_cli.inference.preparation import preparation_node
 from resnet_cli.inference.preprocessing import Preprocessing
 from resnet_cli.seeding import random_state_kept
 from resnet_cli.session.trained import TrainedRun, open_trained
-from resnet_cli.session.trusted_kinds import check_node
 
 Images = Any  # see `Classifier`
 FLAGS = re.compile(r"(?<!\S)--(?=(?:checkpoint|device|trust)\b)")  # of commands, in messages about arguments
@@ -49,7 +49,7 @@ class Classifier:
         self.model, self.backend = run.model, run.backend
         self.class_names, self.has_label_sets = run.class_names, run.has_label_sets
         self.thresholds = _rescale_thresholds(run.thresholds, temperature)
-        self.preprocessing = Preprocessing.of(_data_node(run), run.data)
+        self.preprocessing = Preprocessing.of(preparation_node(run), run.data)
         self.batch_size, self.temperature = batch_size, temperature
         self._trunk: nn.Module | None = None
         self._lock = threading.Lock()
@@ -194,16 +194,6 @@ def _rescale_thresholds(thresholds: list[float] | None, temperature: float) -> l
         return thresholds
     scaled: list[float] = (torch.tensor(thresholds, dtype=torch.float64).logit() / temperature).sigmoid().tolist()
     return scaled
-
-
-def _data_node(run: TrainedRun) -> Any:
-    """Return the validated node of group `data`; None if it names a function that may not be called."""
-    node = run.settings.get("data")
-    try:
-        check_node("data", node, trust=run.trust, named=run.named)
-    except InputError:
-        return None
-    return node
 
 
 def _chunks(images: Images, size: int) -> Iterator[Sequence[Any]]:

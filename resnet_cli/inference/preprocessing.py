@@ -51,17 +51,17 @@ class Preprocessing:
         self._normalize(torch.zeros(1, *self._shape, dtype=torch.uint8))  # threads share what it keeps for a width
 
     @classmethod
-    def of(cls, data_node: Mapping[str, Any] | None, data: Mapping[str, Any]) -> "Preprocessing":
+    def of(cls, data_node: Mapping[str, Any], data: Mapping[str, Any]) -> "Preprocessing":
         """Return the preprocessing of a run.
 
         Args:
-            data_node: The validated node of group `data` of its config; None if it names a function that may not be
-                called, whose images get no further preprocessing.
+            data_node: Checked settings of group `data` of its config. Defaults of the function that `_target_` names
+                apply to the others; without it, those of `Decoding`.
             data: The description of the data in its checkpoint: `in_size`, `mean` and `std`.
         """
 
         def setting(name: str, default: Any) -> Any:
-            value = get_argument(data_node, name) if data_node is not None else None
+            value = get_argument(data_node, name) if "_target_" in data_node else data_node.get(name)
             return default if value is None else value
 
         channels, height, width = data["in_size"]

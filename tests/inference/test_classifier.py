@@ -86,6 +86,47 @@ def test_images_read_together_have_the_pixels_of_each_alone(classifier, tmp_path
     assert torch.equal(preprocessing.read_all(files), torch.stack(alone))
 
 
+def prepared(trained_run, **data):
+    """The preprocessing of the run as if it had been trained with these settings of group `data`."""
+    run = open_trained(str(trained_run))
+    return Classifier(replace(run, settings={**run.settings, "data": data})).preprocessing
+
+
+def test_augmentation_of_ones_own_changes_no_preparation(trained_run, caplog):
+    own = {"augment": {"_target_": "own_augmentation.QuarterTurns"}, "resize": "squash", "interpolation": "bicubic",
+           "background": "#204060", "range": [0, 4095], "eval_crop": 0.875}  # fmt: skip
+    found = prepared(trained_run, **{**open_trained(str(trained_run)).settings["data"], **own})
+    assert (found.decoding.resize, found.decoding.interpolation) == ("squash", "bicubic")
+    assert (found.decoding.background, found.decoding.value_range) == ("#204060", [0, 4095])
+    assert found.eval_crop == 0.875
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("data", "by", "reason"),
+    [
+        (
+            {"_target_": "own_data.shapes", "eval_crop": 0.875, "resize": "sqash", "range": [3, 1]},
+            "data.eval_crop=0.875 alone",
+            "data._target_=own_data.shapes is not imported without --trust (trust=True of load_run)",
+        ),
+        (
+            {"_target_": "resnet_cli.data.image_folder", "root": "photos", "resize": "pad", "sharpness": 2},
+            "data.resize=pad alone",
+            "data.sharpness: unknown key",
+        ),
+        ({"_target_": "own_data.shapes", "noise": 0.1}, "the defaults alone", "data._target_=own_data.shapes is not"),
+    ],
+)
+def test_preparation_that_is_left_out_is_warned_of(trained_run, caplog, data, by, reason):
+    found = prepared(trained_run, **data)
+    assert found.eval_crop == data.get("eval_crop", 1.0)
+    assert found.decoding.resize == ("pad" if data.get("resize") == "pad" else "crop")
+    assert found.decoding.value_range is None
+    (line,) = caplog.messages
+    assert line.startswith(f"{trained_run / 'checkpoints/best.pt'}: images are prepared by {by}: {reason}")
+
+
 def test_logits_are_those_of_the_test_loader(trained_run, classifier):
     run = open_trained(str(trained_run))
     loader = run.loaders().test

@@ -31,7 +31,7 @@ class Classifier:
     Images are one or several of: paths of image files, bytes of such files, binary files that are open, Pillow images,
     arrays [H, W, C] and tensors [H, W, C] or [C, H, W]; or a whole batch [N, H, W, C] or [N, C, H, W]. Values are
     uint8, or of the type that the run was trained on. They are decoded, resized and normalised as the run's validation
-    images were.
+    images were; if the run was trained on arrays with `data.range`, arrays of any type are scaled by it.
 
     A classifier can be pickled and shared between threads.
 

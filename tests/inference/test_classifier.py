@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from resnet_cli import load_run
+from resnet_cli.data import arrays
 from resnet_cli.errors import InputError
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.session.trained import open_trained
@@ -125,6 +126,22 @@ def test_preparation_that_is_left_out_is_warned_of(trained_run, caplog, data, by
     assert found.decoding.value_range is None
     (line,) = caplog.messages
     assert line.startswith(f"{trained_run / 'checkpoints/best.pt'}: images are prepared by {by}: {reason}")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.uint16, np.float32])
+def test_the_range_of_a_run_on_arrays_applies_to_arrays_of_any_type(trained_run, tmp_path, dtype):
+    values = np.random.default_rng(0).integers(0, 2 if dtype is np.bool_ else 20, (24, 10, 8, 3)).astype(dtype)
+    labels = np.arange(24) % 3
+    np.savez(tmp_path / "x.npz", x_train=values, y_train=labels, x_test=values[:5], y_test=labels[:5])
+    of_loader = arrays(file=str(tmp_path / "x.npz"), range=[0, 16]).test.images
+    node = {"_target_": "resnet_cli.data.arrays", "file": "x.npz", "range": [0, 16]}
+    assert torch.equal(prepared(trained_run, **node).read_all(values[:5]), of_loader)
+
+
+def test_the_range_of_image_files_applies_to_no_array_of_8_bits(trained_run):
+    node = {**open_trained(str(trained_run)).settings["data"], "range": [0, 16]}
+    values = np.random.default_rng(0).integers(0, 256, (10, 8, 3), dtype=np.uint8)
+    assert torch.equal(prepared(trained_run, **node).read(values), torch.from_numpy(values))
 
 
 def test_logits_are_those_of_the_test_loader(trained_run, classifier):

@@ -1,6 +1,5 @@
 """Classifier: class probabilities for images of any kind from a trained run; what `resnet_cli.load_run` returns."""
 
-import copy
 import math
 import re
 import threading
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
-from resnet_cli.heads import find_head
+from resnet_cli.inference.features import FeatureNet
 from resnet_cli.inference.preparation import preparation_node
 from resnet_cli.inference.preprocessing import Preprocessing
 from resnet_cli.seeding import random_state_kept
@@ -51,7 +50,7 @@ class Classifier:
         self.thresholds = _rescale_thresholds(run.thresholds, temperature)
         self.preprocessing = Preprocessing.of(preparation_node(run), run.data)
         self.batch_size, self.temperature = batch_size, temperature
-        self._trunk: nn.Module | None = None
+        self._trunk: FeatureNet | None = None
         self._lock = threading.Lock()
 
     def __call__(self, images: Images) -> Tensor:
@@ -124,20 +123,15 @@ class Classifier:
         return torch.cat(outputs) if outputs else torch.zeros(0, width)
 
     def feature_model(self) -> tuple[nn.Module, int]:
-        """Return the net without its last linear layer (sharing its weights), and the number of features D.
+        """Return a module that returns the net's features (sharing its weights), and their number D.
 
         Raises:
             InputError: The net does not end with a linear layer.
         """
-        head_name, head = _find_head(self.model, len(self.class_names))
         with self._lock:
             if self._trunk is None:
-                shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
-                trunk: nn.Module = copy.deepcopy(self.model, dict(shared))
-                if head_name:
-                    trunk.set_submodule(head_name, nn.Identity())
-                self._trunk = trunk if head_name else nn.Flatten()
-            return self._trunk, head.in_features
+                self._trunk = FeatureNet(self.model, len(self.class_names))
+            return self._trunk, self._trunk.width
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_trunk")}
@@ -214,18 +208,3 @@ def _chunks(images: Images, size: int) -> Iterator[Sequence[Any]]:
             chunk = []
     if chunk:
         yield chunk
-
-
-def _find_head(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
-    """Return the name and module of the linear layer that computes the logits.
-
-    Raises:
-        InputError: There is none, or there are several.
-    """
-    heads = find_head(model, num_classes)
-    if len(heads) > 1:
-        raise InputError(f"{type(model).__name__} has {len(heads)} heads that compute the logits together; no features")
-    for name, part in model.named_modules():
-        if part in heads and isinstance(part, nn.Linear) and part.out_features == num_classes:
-            return name, part
-    raise InputError(f"{type(model).__name__} has no linear layer that computes the logits, and so no features")

@@ -4,6 +4,7 @@ import math
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -19,9 +20,12 @@ from resnet_cli.inference.preparation import preparation_node
 from resnet_cli.inference.preprocessing import Preprocessing
 from resnet_cli.seeding import random_state_kept
 from resnet_cli.session.trained import TrainedRun, open_trained
+from resnet_cli.training.backend import Backend
 
 Images = Any  # see `Classifier`
 FLAGS = re.compile(r"(?<!\S)--(?=(?:checkpoint|device|trust)\b)")  # of commands, in messages about arguments
+
+PASSES_ON_GPU = threading.Lock()  # held during a forward pass
 
 
 class Classifier:
@@ -110,7 +114,7 @@ class Classifier:
             model: Module to run instead of the net.
         """
         inputs_BCHW = images_BCHW.to(self.backend.device, non_blocking=True)
-        with self.backend.autocast():
+        with _float32_of(self.backend), self.backend.autocast():
             output: Tensor = (model or self.model)(inputs_BCHW)
         return output.float().cpu()
 
@@ -138,6 +142,20 @@ class Classifier:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _trunk=None)
+
+
+@contextmanager
+def _float32_of(backend: Backend) -> Iterator[None]:
+    """Let a GPU compute float32 as in training; threads take turns, since this is set for the whole process."""
+    if not _is_gpu(backend.device):
+        yield
+        return
+    with PASSES_ON_GPU, backend.float32():
+        yield
+
+
+def _is_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def load_run(

@@ -189,6 +189,30 @@ def test_a_classifier_can_be_pickled(classifier, files):
     assert torch.equal(copied.features(files[:3]), classifier.features(files[:3]))
 
 
+@pytest.mark.parametrize(("precision", "switch"), [("fp32", "ieee"), ("tf32", "tf32")])
+def test_a_gpu_computes_float32_as_in_training(trained_run, monkeypatch, precision, switch):
+    matmul, conv, seen = torch.backends.cuda.matmul, torch.backends.cudnn.conv, []
+
+    class Net(torch.nn.Module):
+        def forward(self, images):
+            seen.append((matmul.fp32_precision, conv.fp32_precision))
+            return torch.zeros(len(images), 3)
+
+    monkeypatch.setattr("resnet_cli.inference.classifier._is_gpu", lambda device: True)
+    run = open_trained(str(trained_run))
+    before = matmul.fp32_precision, conv.fp32_precision
+    try:
+        matmul.fp32_precision = conv.fp32_precision = "tf32" if switch == "ieee" else "ieee"
+        changed = matmul.fp32_precision, conv.fp32_precision
+        Classifier(replace(run, model=Net(), backend=replace(run.backend, precision=precision)))(
+            np.zeros((10, 8, 3), "u1")
+        )
+        assert (matmul.fp32_precision, conv.fp32_precision) == changed
+    finally:
+        matmul.fp32_precision, conv.fp32_precision = before
+    assert seen == [(switch, switch)]
+
+
 def test_a_temperature_divides_the_logits(trained_run, files):
     warm = load_run(trained_run, temperature=2.0)
     torch.testing.assert_close(warm(files[:3]), (warm.logits(files[:3]) / 2).softmax(1))

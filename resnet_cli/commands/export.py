@@ -32,7 +32,9 @@ HELP = """\
 Writes a run's best weights as one file that takes uint8 images [N, H, W, C], of any size if the run's images were
 resized, and returns the probability of each class: resizing, normalisation and softmax are in the graph; names of
 classes and the config are in its metadata. The file is run on the run's validation images and compared with PyTorch; if
-it differs, it is not kept, and the exit status is 1.
+it differs, it is not kept, and the exit status is 1. Decoded images are resized to the same pixels as in training; a
+run decodes JPEG files of four times data.image_size or more at a reduced scale, so that at full size their pixels
+differ.
 """
 
 EXAMPLES = """\

@@ -7,9 +7,14 @@ from typing import Any
 
 import torch
 
-from resnet_cli.analysis.block_deletion import find_blocks, random_deletions, random_swaps, single_deletions
+from resnet_cli.analysis.block_deletion import (
+    BlockShape,
+    find_blocks,
+    random_deletions,
+    random_swaps,
+    single_deletions,
+)
 from resnet_cli.errors import InputError
-from resnet_cli.evaluation.collect import Outputs
 from resnet_cli.evaluation.files import format_csv, format_json
 from resnet_cli.evaluation.images import EvaluatedImages
 from resnet_cli.inference.classifier import Classifier
@@ -20,16 +25,28 @@ from resnet_cli.training.backend import Batch
 MOST_KEPT_BYTES = 1 << 30  # of normalised images, up to which they are kept in memory
 
 
-def damage_blocks(
-    run: TrainedRun, images: EvaluatedImages, outputs: Outputs
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return the accuracies, as plain data, and the content of blocks.json, blocks.csv and blocks.png by name.
+def require_blocks(run: TrainedRun) -> list[BlockShape]:
+    """Return the residual blocks of a run's net.
 
     Raises:
         InputError: The images have several labels, or the net has no residual blocks.
     """
-    if outputs.decisions.labels.ndim == 2:
+    if run.has_label_sets:
         raise InputError("--delete-blocks: the images have several labels; the accuracy is that of one")
+    blocks = find_blocks(run.model, torch.zeros(1, *run.in_size, device=run.backend.device))
+    if not blocks:
+        raise InputError("--delete-blocks: this net has no residual blocks; cifar_resnet, resnet and "
+                         "residual_mlp have them, including their plain variants")  # fmt: skip
+    return blocks
+
+
+def damage_blocks(run: TrainedRun, images: EvaluatedImages) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the accuracies, as plain data, and the content of blocks.json, blocks.csv and blocks.png by name.
+
+    Raises:
+        InputError: See `require_blocks`.
+    """
+    blocks = require_blocks(run)
     classifier, model, batches = Classifier(run), run.model, repeatable(images, run.in_size)
 
     def accuracy() -> float:
@@ -39,10 +56,6 @@ def damage_blocks(
             right, count = right + int(predicted_B.eq(labels_B.cpu()).sum()), count + len(labels_B)
         return 100 * (right / count)
 
-    blocks = find_blocks(model, torch.zeros(1, *run.in_size, device=next(model.parameters()).device))
-    if not blocks:
-        raise InputError("--delete-blocks: this net has no residual blocks; cifar_resnet, resnet and "
-                         "residual_mlp have them, including their plain variants")  # fmt: skip
     facts: dict[str, Any] = {
         "accuracy": accuracy(),
         "without": single_deletions(model, blocks, accuracy),

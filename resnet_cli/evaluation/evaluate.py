@@ -23,7 +23,7 @@ from resnet_cli.evaluation.chosen import (
 from resnet_cli.evaluation.collect import Outputs, collect_outputs
 from resnet_cli.evaluation.combined import CombinedRuns
 from resnet_cli.evaluation.files import format_confusion, format_json, format_per_class, format_predictions
-from resnet_cli.evaluation.further import Further, compute_further
+from resnet_cli.evaluation.further import Further, check_further, compute_further
 from resnet_cli.evaluation.images import EvaluatedImages, Split, has_validation, other_images, own_images
 from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
@@ -116,6 +116,7 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
         raise InputError(
             f"--calibrate: {run.file} was saved within an epoch; run.json keeps a temperature for the end of one"
         )
+    check_further(run, options.further)
     images = _images(run, options)
     outputs = collect_outputs(run, images, tta=options.tta)
     if images.own is not None and run.was_compiled:
@@ -132,6 +133,7 @@ def evaluate_combined(combined: CombinedRuns, options: EvalOptions) -> Evaluatio
         InputError: As in `evaluate_run`.
     """
     positive = find_positive(combined.run, options.positive, needed=False)
+    check_further(combined.run, options.further)
     images = _images(combined.run, options)
     images.notes.extend(combined.notes)
     if combined.average == "weights":

@@ -12,16 +12,17 @@ import torch
 from resnet_cli.config.counts import counted
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError
-from resnet_cli.evaluation.blocks import damage_blocks
+from resnet_cli.evaluation.blocks import damage_blocks, require_blocks
 from resnet_cli.evaluation.collect import Outputs
-from resnet_cli.evaluation.embedding import Method, principal_components, project
-from resnet_cli.evaluation.explain import grad_cam, overlay_maps
+from resnet_cli.evaluation.embedding import Method, principal_components, project, require_package
+from resnet_cli.evaluation.explain import find_feature_layer, grad_cam, overlay_maps
 from resnet_cli.evaluation.files import format_csv, format_json
 from resnet_cli.evaluation.images import EvaluatedImages
 from resnet_cli.evaluation.pictures import most_confident_mistakes
 from resnet_cli.evaluation.unknown import accuracy_by_coverage, detect
 from resnet_cli.inference import rejection
 from resnet_cli.inference.classifier import Classifier
+from resnet_cli.inference.features import find_linear_head
 from resnet_cli.inference.predict import read_images
 from resnet_cli.inference.sources import ImageList
 from resnet_cli.plots.contact_sheet import draw_contact_sheet, one_line
@@ -63,13 +64,34 @@ class FurtherResult:
     notes: list[str]
 
 
+def check_further(run: TrainedRun, wanted: Further) -> None:
+    """Check that the optional parts can be computed for a run, before images are read.
+
+    Raises:
+        InputError: The net has no feature maps, no features or no blocks, images have several labels and a part is for
+            one alone, a package is missing, or there are no unknown images.
+    """
+    if wanted.explain:
+        if run.has_label_sets:
+            raise InputError("--explain: the images have several labels; a map is of one class")
+        find_feature_layer(run.model, torch.zeros(1, *run.in_size, device=run.backend.device))
+    if wanted.embed is not None:
+        require_package(wanted.embed)
+        find_linear_head(run.model, len(run.class_names))
+    if wanted.unknown:
+        _unknown_images(wanted.unknown)
+    if wanted.delete_blocks:
+        require_blocks(run)
+
+
 def compute_further(
     run: TrainedRun, images: EvaluatedImages, outputs: Outputs, wanted: Further, split: str
 ) -> FurtherResult:
-    """Compute the optional parts that are wanted.
+    """Compute the optional parts that are wanted, which `check_further` has accepted.
 
     Raises:
-        InputError: The net has no feature maps, no features or no blocks, or there are no unknown images.
+        InputError: There are too few images for a map, the classes do not depend on the net's feature maps, or none of
+            the unknown images can be read.
     """
     result = FurtherResult({}, {}, [])
     if wanted.explain:
@@ -79,7 +101,7 @@ def compute_further(
     if wanted.unknown:
         _unknown(run, outputs, wanted.unknown, result)
     if wanted.delete_blocks:
-        result.metrics["blocks"], files = damage_blocks(run, images, outputs)
+        result.metrics["blocks"], files = damage_blocks(run, images)
         result.files.update(files)
     return result
 
@@ -93,8 +115,6 @@ def format_shortage(mistakes: int) -> str:
 
 def _explain(run: TrainedRun, images: EvaluatedImages, outputs: Outputs, count: int, result: FurtherResult) -> None:
     found = outputs.decisions
-    if found.labels.ndim == 2:
-        raise InputError("--explain: the images have several labels; a map is of one class")
     chosen = most_confident_mistakes(found, count)
     if len(chosen) < count:
         result.notes.append(f"--explain {count}: {format_shortage(len(chosen))}")
@@ -144,13 +164,18 @@ def _embed(
     result.files["features.png"] = draw_embedding(points_N2, labels_N, run.class_names, title=title)
 
 
+def _unknown_images(names: Sequence[str]) -> ImageList:
+    """Return the images of `--unknown`, which have been found and not read."""
+    found = ImageList(names, argument="--unknown")
+    if found.problems:
+        raise InputError(*(f"--unknown: {problem.removeprefix('--unknown: ')}" for problem in found.problems))
+    return found
+
+
 def _unknown(run: TrainedRun, outputs: Outputs, names: Sequence[str], result: FurtherResult) -> None:
-    unknown = ImageList(names, argument="--unknown")
-    if unknown.problems:
-        raise InputError(*(f"--unknown: {problem.removeprefix('--unknown: ')}" for problem in unknown.problems))
     classifier = Classifier(run)
     logits = []
-    for pixels_BHWC, problems in read_images(classifier, unknown):
+    for pixels_BHWC, problems in read_images(classifier, _unknown_images(names)):
         result.notes.extend(f"--unknown: left out: {problem}" for problem in problems)
         if pixels_BHWC is not None:
             logits.append(classifier.forward(pixels_BHWC))

@@ -48,11 +48,18 @@ class Member:
         with self.run.naming_lost_files(""):
             return build.partition(node)
 
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        return {split: samples.names for split, samples in self.partition.samples.items()}
+
     def names(self, split: Split) -> list[str]:
         """Return the names of the samples of a split, in order; empty if there is no such split."""
-        if split not in self.partition.samples:
-            return []
-        return self.partition.samples[split].names
+        return self._names.get(split, [])
+
+    def release(self) -> None:
+        """Drop the samples, whose images may be in memory, and keep their names."""
+        self.names("train")  # reads those of all splits
+        vars(self).pop("partition", None)
 
     def change(self, split: Split) -> SplitChange | None:
         """Return how a split differs from the one that the run was trained with; None if it does not."""

@@ -4,7 +4,7 @@ Shapes: B images of a batch, N images, K classes.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +145,7 @@ def _require_same_images(members: Sequence[Member]) -> None:
             problems.append(f"{member.name}: {change.line}; restore the images, or train the sweep again")
         elif change is not None:
             logger.warning("%s: %s", member.name, change.line)
+        member.release()
     if problems:
         raise InputError(*problems)
 
@@ -196,27 +197,48 @@ def evaluate_out_of_fold(
 
 @dataclass(frozen=True)
 class _DistinctImages(EvaluatedImages):
-    """The distinct images of several loaders; each is read from its first occurrence.
+    """The distinct validation images of several runs; each is read as the first of them that validates on it reads it.
 
     Args:
-        places: Index of each image among those of all loaders.
+        members: The runs.
     """
 
-    places: Sequence[int] = ()
+    members: Sequence[Member] = ()
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        return super().read([self.places[number] for number in numbers])
+        names = [self.names[number] for number in numbers]
+        found = {name: image for _, images in _read_each(self.members, names) for name, image in images.items()}
+        return torch.stack([found[name] for name in names])
 
 
 def _images(members: Sequence[Member], found: OutOfFold) -> EvaluatedImages:
     """Return the validation images of the members, without repetitions."""
-    loaders = tuple(loader for member in members if (loader := member.run.loaders().val) is not None)
-    first: dict[str, int] = {}
-    for place, name in enumerate(name for member in members for name in member.names("val")):
-        first.setdefault(name, place)
-    return _DistinctImages(
-        loaders, found.names, None, None, len(found.class_names), places=[first[name] for name in found.names]
-    )
+    return _DistinctImages((), found.names, None, None, len(found.class_names), members=members)
+
+
+def _read_each(members: Sequence[Member], names: Iterable[str]) -> Iterator[tuple[Member, dict[str, Tensor]]]:
+    """Yield each run with the images that it is the first to validate on, by name; one run's data at a time are kept.
+
+    Args:
+        members: The runs.
+        names: Names of the images to read.
+    """
+    wanted = set(names)
+    for member in members:
+        found = _read_validation(member, wanted)
+        wanted -= found.keys()
+        yield member, found
+
+
+def _read_validation(member: Member, wanted: Collection[str]) -> dict[str, Tensor]:
+    """Return those validation images of a run that are wanted, normalised, float32 [C, H, W] on the CPU, by name."""
+    names = member.names("val")
+    places = [place for place, name in enumerate(names) if name in wanted]
+    loader = member.run.loaders().val if places else None
+    if loader is None:
+        return {}
+    images = EvaluatedImages((loader,), names, None, None, len(member.run.class_names))
+    return dict(zip([names[place] for place in places], images.read(places).cpu(), strict=True))
 
 
 def write_label_errors(
@@ -270,13 +292,8 @@ def _contact_sheet(members: Sequence[Member], found: OutOfFold, errors: Sequence
 def _images_of(members: Sequence[Member], wanted: Mapping[str, int]) -> dict[int, Tensor]:
     """Return images by number, each as preprocessed by the first run that validates on it: uint8 [H, W, 1 or 3]."""
     images: dict[int, Tensor] = {}
-    for member in members:
-        names = member.names("val")
-        if not wanted.keys() & set(names):
-            continue
+    for member, found in _read_each(members, wanted):
         mean, std = member.run.data["mean"], member.run.data["std"]
-        each = (image_CHW for images_BCHW, _ in member.run.loaders().val or () for image_CHW in images_BCHW)
-        for name, image_CHW in zip(names, each, strict=False):  # a run may have validated on the first batches only
-            if name in wanted:
-                images.setdefault(wanted[name], to_pixels(image_CHW[None], mean, std)[0])
+        for name, image_CHW in found.items():
+            images[wanted[name]] = to_pixels(image_CHW[None], mean, std)[0]
     return images

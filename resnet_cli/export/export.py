@@ -97,7 +97,8 @@ def export_run(
             "bytes": temporary.stat().st_size, "at": utc_now(), "checkpoint": run.file.name, "epoch": run.epoch,
             "temperature": classifier.temperature, **_thresholds(classifier),
             "rejection": None if options.rejection is None else options.rejection.record(),
-            "takes": _input_text(run.in_size, resizes=resizes), "class_names": list(run.class_names),
+            "takes": _input_text(classifier, resizes=resizes), **_range(classifier),
+            "class_names": list(run.class_names),
             "parity": found.record(), "latency_ms": _latencies(run_file, classifier, references.images[0]),
             "threads": torch.get_num_threads(),
             "versions": {"resnet_cli": __version__, "torch": torch.__version__, **_onnx_versions(options.format)},
@@ -130,7 +131,8 @@ def _write(
     facts = {
         "class_names": list(run.class_names), "in_size": list(run.in_size), "resizes": resizes,
         "output": options.output, "temperature": classifier.temperature, "epoch": run.epoch,
-        "labels": "multi" if run.has_label_sets else "single", **_thresholds(classifier), "resnet_cli": __version__,
+        "labels": "multi" if run.has_label_sets else "single", **_thresholds(classifier), **_range(classifier),
+        "resnet_cli": __version__,
         "rejection": None if options.rejection is None else options.rejection.record(),
     }  # fmt: skip
     metadata = files.metadata_of(run.settings, facts, dump(run.settings))
@@ -197,9 +199,18 @@ def _latencies(run_file: Runner, classifier: Classifier, image: Tensor) -> dict[
     }
 
 
-def _input_text(in_size: tuple[int, int, int], *, resizes: bool) -> str:
-    channels, height, width = in_size
-    return f"uint8 [N, {'H, W' if resizes else f'{height}, {width}'}, {channels}]"
+def _range(classifier: Classifier) -> dict[str, list[float]]:
+    """Return the values that are 0 and 255 in the images that the file takes; empty if the run has no `data.range`."""
+    found = classifier.preprocessing.decoding.value_range
+    return {} if found is None else {"range": list(found)}
+
+
+def _input_text(classifier: Classifier, *, resizes: bool) -> str:
+    channels, height, width = classifier.preprocessing.in_size
+    scaled = "".join(
+        f", scaled so that data.range=[{low:g},{high:g}] is 0 to 255" for low, high in _range(classifier).values()
+    )
+    return f"uint8 [N, {'H, W' if resizes else f'{height}, {width}'}, {channels}]{scaled}"
 
 
 def _onnx_versions(format_name: Format) -> dict[str, str]:

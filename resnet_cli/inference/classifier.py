@@ -1,10 +1,10 @@
 """Classifier: class probabilities for images of any kind from a trained run; what `resnet_cli.load_run` returns."""
 
-import copy
 import math
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -15,14 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
-from resnet_cli.heads import find_head
+from resnet_cli.inference.features import FeatureNet
+from resnet_cli.inference.preparation import preparation_node
 from resnet_cli.inference.preprocessing import Preprocessing
 from resnet_cli.seeding import random_state_kept
 from resnet_cli.session.trained import TrainedRun, open_trained
-from resnet_cli.session.trusted_kinds import check_node
+from resnet_cli.training.backend import Backend
 
 Images = Any  # see `Classifier`
 FLAGS = re.compile(r"(?<!\S)--(?=(?:checkpoint|device|trust)\b)")  # of commands, in messages about arguments
+
+PASSES_ON_GPU = threading.Lock()  # held during a forward pass
 
 
 class Classifier:
@@ -31,7 +34,7 @@ class Classifier:
     Images are one or several of: paths of image files, bytes of such files, binary files that are open, Pillow images,
     arrays [H, W, C] and tensors [H, W, C] or [C, H, W]; or a whole batch [N, H, W, C] or [N, C, H, W]. Values are
     uint8, or of the type that the run was trained on. They are decoded, resized and normalised as the run's validation
-    images were.
+    images were; if the run was trained on arrays with `data.range`, arrays of any type are scaled by it.
 
     A classifier can be pickled and shared between threads.
 
@@ -49,9 +52,9 @@ class Classifier:
         self.model, self.backend = run.model, run.backend
         self.class_names, self.has_label_sets = run.class_names, run.has_label_sets
         self.thresholds = _rescale_thresholds(run.thresholds, temperature)
-        self.preprocessing = Preprocessing.of(_data_node(run), run.data)
+        self.preprocessing = Preprocessing.of(preparation_node(run), run.data)
         self.batch_size, self.temperature = batch_size, temperature
-        self._trunk: nn.Module | None = None
+        self._trunk: FeatureNet | None = None
         self._lock = threading.Lock()
 
     def __call__(self, images: Images) -> Tensor:
@@ -111,7 +114,7 @@ class Classifier:
             model: Module to run instead of the net.
         """
         inputs_BCHW = images_BCHW.to(self.backend.device, non_blocking=True)
-        with self.backend.autocast():
+        with _float32_of(self.backend), self.backend.autocast():
             output: Tensor = (model or self.model)(inputs_BCHW)
         return output.float().cpu()
 
@@ -124,26 +127,35 @@ class Classifier:
         return torch.cat(outputs) if outputs else torch.zeros(0, width)
 
     def feature_model(self) -> tuple[nn.Module, int]:
-        """Return the net without its last linear layer (sharing its weights), and the number of features D.
+        """Return a module that returns the net's features (sharing its weights), and their number D.
 
         Raises:
             InputError: The net does not end with a linear layer.
         """
-        head_name, head = _find_head(self.model, len(self.class_names))
         with self._lock:
             if self._trunk is None:
-                shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
-                trunk: nn.Module = copy.deepcopy(self.model, dict(shared))
-                if head_name:
-                    trunk.set_submodule(head_name, nn.Identity())
-                self._trunk = trunk if head_name else nn.Flatten()
-            return self._trunk, head.in_features
+                self._trunk = FeatureNet(self.model, len(self.class_names))
+            return self._trunk, self._trunk.width
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_trunk")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _trunk=None)
+
+
+@contextmanager
+def _float32_of(backend: Backend) -> Iterator[None]:
+    """Let a GPU compute float32 as in training; threads take turns, since this is set for the whole process."""
+    if not _is_gpu(backend.device):
+        yield
+        return
+    with PASSES_ON_GPU, backend.float32():
+        yield
+
+
+def _is_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def load_run(
@@ -196,16 +208,6 @@ def _rescale_thresholds(thresholds: list[float] | None, temperature: float) -> l
     return scaled
 
 
-def _data_node(run: TrainedRun) -> Any:
-    """Return the validated node of group `data`; None if it names a function that may not be called."""
-    node = run.settings.get("data")
-    try:
-        check_node("data", node, trust=run.trust, named=run.named)
-    except InputError:
-        return None
-    return node
-
-
 def _chunks(images: Images, size: int) -> Iterator[Sequence[Any]]:
     """Split images into lists of at most `size`; one image is a list of one."""
     if isinstance(images, np.ndarray) and images.dtype.kind in "UO" and images.ndim < 2:
@@ -224,18 +226,3 @@ def _chunks(images: Images, size: int) -> Iterator[Sequence[Any]]:
             chunk = []
     if chunk:
         yield chunk
-
-
-def _find_head(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
-    """Return the name and module of the linear layer that computes the logits.
-
-    Raises:
-        InputError: There is none, or there are several.
-    """
-    heads = find_head(model, num_classes)
-    if len(heads) > 1:
-        raise InputError(f"{type(model).__name__} has {len(heads)} heads that compute the logits together; no features")
-    for name, part in model.named_modules():
-        if part in heads and isinstance(part, nn.Linear) and part.out_features == num_classes:
-            return name, part
-    raise InputError(f"{type(model).__name__} has no linear layer that computes the logits, and so no features")

@@ -23,6 +23,8 @@ from resnet_cli.session.build import get_argument
 
 MODES = {1: "L", 3: "RGB"}  # by number of channels; for other numbers images keep their mode
 NO_RANGE = ", but the run was trained without data.range and takes only unsigned values of 8 or 16 bits"
+# Data sets of arrays, whose `data.range` applies to values of any type; that of image files does not apply to 8 bits.
+ARRAYS = ("resnet_cli.data.arrays", "resnet_cli.data.datasets.arrays.arrays")
 SCALED_TOGETHER_BYTES = 65_536  # images up to this size are scaled in batches, which would take much memory if larger
 
 
@@ -35,6 +37,7 @@ class Preprocessing:
         mean: Mean of each channel on the scale 0 to 1.
         std: Standard deviation of each channel on the scale 0 to 1.
         eval_crop: Fraction of the height and width of the central crop, which is enlarged to the size of the image.
+        scales_bytes: Whether the range of `decoding` applies to arrays of uint8 and bool too.
     """
 
     def __init__(
@@ -44,24 +47,27 @@ class Preprocessing:
         mean: Sequence[float],
         std: Sequence[float],
         eval_crop: float = 1.0,
+        *,
+        scales_bytes: bool = False,
     ) -> None:
         self.decoding, self.in_size, self.eval_crop = decoding, in_size, eval_crop
+        self.scales_bytes = scales_bytes
         self.mean, self.std = tuple(mean), tuple(std)
         self._normalize = Normalize(mean, std)
         self._normalize(torch.zeros(1, *self._shape, dtype=torch.uint8))  # threads share what it keeps for a width
 
     @classmethod
-    def of(cls, data_node: Mapping[str, Any] | None, data: Mapping[str, Any]) -> "Preprocessing":
+    def of(cls, data_node: Mapping[str, Any], data: Mapping[str, Any]) -> "Preprocessing":
         """Return the preprocessing of a run.
 
         Args:
-            data_node: The validated node of group `data` of its config; None if it names a function that may not be
-                called, whose images get no further preprocessing.
+            data_node: Checked settings of group `data` of its config. Defaults of the function that `_target_` names
+                apply to the others; without it, those of `Decoding`.
             data: The description of the data in its checkpoint: `in_size`, `mean` and `std`.
         """
 
         def setting(name: str, default: Any) -> Any:
-            value = get_argument(data_node, name) if data_node is not None else None
+            value = get_argument(data_node, name) if "_target_" in data_node else data_node.get(name)
             return default if value is None else value
 
         channels, height, width = data["in_size"]
@@ -71,7 +77,10 @@ class Preprocessing:
             resize=setting("resize", "crop"), background=setting("background", "white"), value_range=value_range,
             interpolation=setting("interpolation", "bilinear"),
         )  # fmt: skip
-        return cls(decoding, (channels, height, width), data["mean"], data["std"], setting("eval_crop", 1.0))
+        return cls(
+            decoding, (channels, height, width), data["mean"], data["std"], setting("eval_crop", 1.0),
+            scales_bytes=value_range is not None and data_node.get("_target_") in ARRAYS,
+        )  # fmt: skip
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -159,6 +168,8 @@ class Preprocessing:
             )
         if values.dtype not in (np.uint8, np.uint16, np.bool_) and self.decoding.value_range is None:
             raise InputError(f"{values.dtype} values{NO_RANGE}")
+        if self.scales_bytes and values.dtype in (np.uint8, np.bool_):
+            values = values.astype(np.uint16)  # a type to which the range applies
         return torch.from_numpy(np.array(scale_to_8_bits(values, self.decoding.value_range), order="C"))
 
     def _checked(self, image_HWC: Tensor, name: object) -> Tensor:

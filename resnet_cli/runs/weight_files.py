@@ -38,6 +38,8 @@ class WeightFile:
         class_names: Classes that the net was trained on, if the file says so.
         normalisation: Mean and standard deviation of each channel by which its images were normalised, likewise.
         extra: What modules with `get_extra_state` keep besides tensors, in a checkpoint of this program.
+        averaging: The whole checkpoint of a run of this program if it has averages of the weights, which the run
+            evaluates in place of `tensors`.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class WeightFile:
     class_names: tuple[str, ...] | None = None
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    averaging: Mapping[str, Any] | None = None
 
 
 def is_weight_file(path: str) -> bool:
@@ -87,7 +90,8 @@ def checkpoint_weights(payload: Mapping[str, Any], file: Path) -> WeightFile:
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
     mean, std = (_numbers(payload["data"].get(key)) for key in ("mean", "std"))
     normalisation = (mean, std) if mean and std else None
-    return WeightFile(file, tensors, "", tuple(names) if known else None, normalisation, extra)
+    averaging = payload if payload["state"].get("average") else None
+    return WeightFile(file, tensors, "", tuple(names) if known else None, normalisation, extra, averaging)
 
 
 def state_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -4,20 +4,24 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from resnet_cli.config.messages import naming
+from resnet_cli.config.stored import plain_data
 from resnet_cli.config.suggestions import similar_file
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.models.transfer import Transfer, nearest_mismatch, transfer
 from resnet_cli.runs.folder import RunDir, find_run
-from resnet_cli.runs.weight_files import SUFFIXES, WeightFile, is_weight_file, read_weights
+from resnet_cli.runs.weight_files import SUFFIXES, WeightFile, is_weight_file, read_weights, state_tensors
+from resnet_cli.seeding import random_state_kept
+from resnet_cli.session.evaluated_model import build_evaluated_model
+from resnet_cli.session.trusted_kinds import check_node
 
 logger = logging.getLogger("resnet_cli")
 
@@ -115,6 +119,9 @@ def load_initial_weights(
     init_from: str | None,
     place: str | None,
     normalisation: tuple[Sequence[float], Sequence[float]],
+    *,
+    trust: bool,
+    named: Mapping[str, str],
     **sizes: Any,
 ) -> InitialWeights:
     """Load the weights that a run starts from.
@@ -125,6 +132,8 @@ def load_initial_weights(
         init_from: The run or file that the user names, if any.
         place: Its present path, if the name does not lead there from the working folder.
         normalisation: Mean and standard deviation of each channel by which images are normalised.
+        trust: Build whatever model the config of a checkpoint names.
+        named: Further classes that are allowed, by key; see `open_trained`.
         **sizes: Channels and classes; see `load_weights`.
 
     Raises:
@@ -135,13 +144,34 @@ def load_initial_weights(
         if not isinstance(start, str) or start == "scratch" or re.match(r"epoch \d", start):
             return InitialWeights()
         init_from = start
-    source = read_initial_weights(place or init_from)
+    source, remark = _with_averages(read_initial_weights(place or init_from), trust=trust, named=named)
     line, record = load_weights(model, source, **sizes)
+    line += remark
     own = source.normalisation
     if own is not None and _normalisations_differ(own, normalisation):
         mean, std = (f"[{','.join(f'{value:.4g}' for value in values)}]" for values in own)
         line += f"; its images were normalised by data.mean={mean} data.std={std}, unlike the images of this run"
     return InitialWeights(init_from, line, record)
+
+
+def _with_averages(source: WeightFile, *, trust: bool, named: Mapping[str, str]) -> tuple[WeightFile, str]:
+    """Return the weights that the run of a checkpoint evaluates, which are its averages if it has any.
+
+    Averages have no names in a checkpoint, so its model is built to find them. If that is not possible, the result is
+    the run's own weights, and a remark for the user.
+    """
+    content = source.averaging
+    if content is None:
+        return source, ""
+    try:
+        node = plain_data(content["config"], str(source.path)).get("model")
+        check_node("model", node, trust=trust, named=named)
+        in_size, num_classes = data_sizes(content, source.path)
+        with random_state_kept():
+            model = build_evaluated_model(content, source.path, node, in_size=in_size, num_classes=num_classes)
+    except InputError as error:
+        return source, f"; its own weights, not the averages that its run evaluates: {error.problems[0]}"
+    return replace(source, tensors=state_tensors(model.state_dict()), container="average"), ""
 
 
 def require_same_weights(weights: InitialWeights, run: RunDir, *, force: bool) -> None:

@@ -13,6 +13,7 @@ from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.run_length import total_steps
 from resnet_cli.config.selection import OF_LABEL_SETS
 from resnet_cli.config.stored import Difference
+from resnet_cli.config.trust import targets
 from resnet_cli.data import Loaders
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.errors import InputError
@@ -190,7 +191,10 @@ def _load_weights(
 ) -> InitialWeights:
     """Load the weights that a new run starts from: of `init_from`, else published ones that its model asks for."""
     sizes: dict[str, Any] = {"in_channels": loaders.in_size[0], "class_names": loaders.class_names}
-    weights = load_initial_weights(model, run, config.init_from, place, (loaders.mean, loaders.std), **sizes)
+    weights = load_initial_weights(
+        model, run, config.init_from, place, (loaders.mean, loaders.std),
+        trust=config.trust, named=targets({"model": config.model}), **sizes,
+    )  # fmt: skip
     weights = weights if weights.name is not None else load_pretrained(model, config, **sizes)
     require_same_weights(weights, run, force=config.resume_force)
     return weights

@@ -19,13 +19,12 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir, find_run
-from resnet_cli.runs.weight_files import checkpoint_weights
 from resnet_cli.session import build
+from resnet_cli.session.evaluated_model import build_evaluated_model
 from resnet_cli.session.load import data_sizes, resolve_checkpoint
 from resnet_cli.session.paths import located_settings, recorded_paths, require_recorded_data
 from resnet_cli.session.stored_code import find_stored_modules, warn_of_changed_modules
 from resnet_cli.session.trusted_kinds import check_node
-from resnet_cli.training.averaging import load_averages
 from resnet_cli.training.backend import Backend
 
 logger = logging.getLogger("resnet_cli")
@@ -189,15 +188,7 @@ def open_trained(
     if trust:
         warn_of_changed_modules(run, settings)
     in_size, num_classes = data_sizes(payload, file)
-    weights = checkpoint_weights(payload, file)
-    model = build.model(settings["model"] or {}, in_size=in_size, num_classes=num_classes, seed=0)
-    try:
-        model.load_state_dict({**weights.tensors, **weights.extra})
-        average = payload["state"].get("average")
-        if average:  # the whole state of a run that averages; `best.pt` holds the averages as the weights
-            load_averages(model, average)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: its weights do not fit its config: {str(error).splitlines()[-1].strip()}") from error
+    model = build_evaluated_model(payload, file, settings["model"] or {}, in_size=in_size, num_classes=num_classes)
     backend = _backend(settings.get("trainer"), device, precision)
     state = payload["state"]
     thresholds = state.get("thresholds")

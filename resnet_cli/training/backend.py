@@ -105,21 +105,31 @@ class Backend:
         limit that allows a graph per batch size: past the limit, which a restart may reach at another step,
         `torch.compile` falls back to eager code.
         """
-        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-        conv = getattr(cudnn, "conv")  # noqa: B009  torch's stubs lack it
-        before = cudnn.benchmark, matmul.fp32_precision, conv.fp32_precision
+        cudnn = torch.backends.cudnn
+        before = cudnn.benchmark
         was_deterministic = torch.are_deterministic_algorithms_enabled()
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA is first used
         _use_deterministic_algorithms(self.deterministic)
         cudnn.benchmark = not self.deterministic
-        matmul.fp32_precision = conv.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
         try:
-            with _compiler_settings() if self.compile != "off" else nullcontext():
+            with self.float32(), _compiler_settings() if self.compile != "off" else nullcontext():
                 yield
         finally:
             _use_deterministic_algorithms(was_deterministic)
-            cudnn.benchmark, matmul.fp32_precision, conv.fp32_precision = before
+            cudnn.benchmark = before
+
+    @contextmanager
+    def float32(self) -> Iterator[None]:
+        """Set how PyTorch computes float32 on GPUs, with TF32 or not, and restore it on exit; see `switches`."""
+        matmul = torch.backends.cuda.matmul
+        conv = getattr(torch.backends.cudnn, "conv")  # noqa: B009  torch's stubs lack it
+        before = matmul.fp32_precision, conv.fp32_precision
+        matmul.fp32_precision = conv.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision, conv.fp32_precision = before
 
 
 def _use_deterministic_algorithms(mode: bool) -> None:

@@ -1,8 +1,10 @@
 """resnet-eval SWEEP --out-of-fold and --label-errors from the command line."""
 
 import csv
+import gc
 import json
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from resnet_cli.commands.eval import run
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation import out_of_fold
+from resnet_cli.session.trained import TrainedRun
 from tests.support.runs import tiny
 
 
@@ -89,6 +92,30 @@ def test_an_image_that_several_runs_left_out_counts_once(sweep, capsys):
     shutil.rmtree(next(sweep.glob("*fold=0*")))
     assert run(["sweep", "--out-of-fold", "--resamples", "0"]) == 0
     assert "note: 48 images are in the validation split of no finished run" in capsys.readouterr().err
+
+
+def test_the_data_of_one_fold_at_a_time_are_in_memory(sweep, monkeypatch):
+    made, alive = [], []
+    build = TrainedRun.loaders
+
+    def loaders(self, node=None):
+        gc.collect()
+        alive.append(sum(reference() is not None for reference in made))
+        found = build(self, node)
+        made.append(weakref.ref(found.val))
+        return found
+
+    monkeypatch.setattr(TrainedRun, "loaders", loaders)
+    members = out_of_fold.open_members(sweep)
+    found = out_of_fold.predict_out_of_fold(members)
+    images = out_of_fold._images(members, found).read(range(96))
+    assert images.shape == (96, 3, 8, 8)
+    assert set(out_of_fold._images_of(members, {name: index for index, name in enumerate(found.names)})) == set(
+        range(96)
+    )
+    assert len(made) >= 6  # two runs, three times
+    assert set(alive) == {0}
+    assert not any("partition" in vars(member) for member in members)
 
 
 def test_runs_that_differ_in_more_than_the_fold_are_reported(sweep, capsys, caplog):

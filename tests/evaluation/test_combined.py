@@ -203,6 +203,7 @@ def test_other_images_and_other_labels_have_no_common_figures(members):
     split.labels[0] = (split.labels[0] + 1) % 3
     with pytest.raises(InputError, match="seed1: some test images have different labels in seed0"):
         members_of.compare_splits(found, "test", "probabilities")
+    found = members("seed0", "seed1")
     found[1].partition.samples["test"] = Samples(split, torch.arange(3))
     with pytest.raises(InputError, match=r"seed1: its test images are not those of seed0$"):
         members_of.compare_splits(found, "test", "probabilities")

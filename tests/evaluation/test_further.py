@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from resnet_cli import load_run
 from resnet_cli.commands import eval as command
-from resnet_cli.evaluation import blocks, further
+from resnet_cli.errors import InputError
+from resnet_cli.evaluation import blocks, evaluate, further
 from resnet_cli.evaluation.collect import collect_outputs
 from resnet_cli.evaluation.explain import grad_cam
 from resnet_cli.evaluation.images import own_images
@@ -82,6 +84,36 @@ def test_wrong_options_are_refused_in_one_line(place, capsys, arguments, message
     (line,) = capsys.readouterr().err.splitlines()
     assert message is None or line == f"error: {message}"
     assert not (place / "run/eval").exists()
+
+
+def without_blocks():
+    return nn.Sequential(nn.Flatten(), nn.Linear(240, 3))
+
+
+def without_linear_layers():
+    return nn.Sequential(nn.Conv2d(3, 3, (10, 8)), nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changes", "message"),
+    [
+        ({"unknown": ["nowhere"]}, {}, "--unknown: nowhere: no such file or folder"),
+        ({"embed": "umap"}, {}, "--embed umap: needs the package umap-learn"),
+        ({"embed": "pca"}, {"model": without_linear_layers()}, "no linear layer that computes the logits"),
+        ({"explain": 9}, {"labels": "multi"}, "--explain: the images have several labels"),
+        ({"explain": 9}, {"model": without_blocks()}, "--explain: Sequential has no feature maps"),
+        ({"delete_blocks": True}, {"labels": "multi"}, "--delete-blocks: the images have several labels"),
+        ({"delete_blocks": True}, {"model": without_blocks()}, "--delete-blocks: this net has no residual blocks"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_before_images_are_read(trained_run, monkeypatch, wanted, changes, message):
+    monkeypatch.setattr("resnet_cli.evaluation.embedding.find_spec", lambda name: None)
+    monkeypatch.setattr(evaluate, "_images", lambda *_: pytest.fail("images are read"))
+    run = open_trained(str(trained_run))
+    data = {**run.data, **({"labels": changes["labels"]} if "labels" in changes else {})}
+    run = replace(run, model=changes.get("model", run.model).eval(), data=data)
+    with pytest.raises(InputError, match=message):
+        evaluate.evaluate_run(run, evaluate.EvalOptions(further=further.Further(**wanted)))
 
 
 @pytest.mark.slow

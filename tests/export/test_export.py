@@ -218,6 +218,22 @@ def test_a_set_that_is_not_resized_keeps_its_size(train, tmp_path, capsys):
     np.testing.assert_allclose(run_file(tmp_path / "a.pt2", images)[0], expected, atol=1e-5)
 
 
+def test_the_range_of_a_runs_arrays_is_named_since_the_file_takes_scaled_values(train, tmp_path, capsys):
+    values, labels = np.random.default_rng(0).integers(0, 17, (72, 8, 8, 1), dtype=np.uint8), np.arange(72) % 3
+    np.savez(tmp_path / "x.npz", x_train=values[12:], y_train=labels[12:], x_test=values[:12], y_test=labels[:12])
+    arguments = ["data=arrays", "data.file=x.npz", "data.range=[0,16]", "model=resnet8", "trainer.epochs=1"]
+    assert train(*arguments, "hydra.run.dir=d")[0] == 0
+    assert export.run(["d", "--out", "a.pt2"]) == 0
+    takes = "uint8 [N, 8, 8, 1], scaled so that data.range=[0,16] is 0 to 255"
+    assert f"takes    {takes}, returns" in capsys.readouterr().out
+    report = json.loads((tmp_path / "a.pt2.json").read_text())
+    assert (report["takes"], report["range"]) == (takes, [0, 16])
+    assert json.loads(metadata(tmp_path / "a.pt2")["range"]) == [0, 16]
+    scaled = (values[:12] / 16 * 255).round().astype(np.uint8)
+    expected = load_run("d")(values[:12]).numpy()
+    np.testing.assert_allclose(run_file(tmp_path / "a.pt2", scaled)[0], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

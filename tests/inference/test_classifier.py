@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from resnet_cli import load_run
+from resnet_cli.data import arrays
 from resnet_cli.errors import InputError
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.session.trained import open_trained
@@ -86,6 +87,63 @@ def test_images_read_together_have_the_pixels_of_each_alone(classifier, tmp_path
     assert torch.equal(preprocessing.read_all(files), torch.stack(alone))
 
 
+def prepared(trained_run, **data):
+    """The preprocessing of the run as if it had been trained with these settings of group `data`."""
+    run = open_trained(str(trained_run))
+    return Classifier(replace(run, settings={**run.settings, "data": data})).preprocessing
+
+
+def test_augmentation_of_ones_own_changes_no_preparation(trained_run, caplog):
+    own = {"augment": {"_target_": "own_augmentation.QuarterTurns"}, "resize": "squash", "interpolation": "bicubic",
+           "background": "#204060", "range": [0, 4095], "eval_crop": 0.875}  # fmt: skip
+    found = prepared(trained_run, **{**open_trained(str(trained_run)).settings["data"], **own})
+    assert (found.decoding.resize, found.decoding.interpolation) == ("squash", "bicubic")
+    assert (found.decoding.background, found.decoding.value_range) == ("#204060", [0, 4095])
+    assert found.eval_crop == 0.875
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("data", "by", "reason"),
+    [
+        (
+            {"_target_": "own_data.shapes", "eval_crop": 0.875, "resize": "sqash", "range": [3, 1]},
+            "data.eval_crop=0.875 alone",
+            "data._target_=own_data.shapes is not imported without --trust (trust=True of load_run)",
+        ),
+        (
+            {"_target_": "resnet_cli.data.image_folder", "root": "photos", "resize": "pad", "sharpness": 2},
+            "data.resize=pad alone",
+            "data.sharpness: unknown key",
+        ),
+        ({"_target_": "own_data.shapes", "noise": 0.1}, "the defaults alone", "data._target_=own_data.shapes is not"),
+    ],
+)
+def test_preparation_that_is_left_out_is_warned_of(trained_run, caplog, data, by, reason):
+    found = prepared(trained_run, **data)
+    assert found.eval_crop == data.get("eval_crop", 1.0)
+    assert found.decoding.resize == ("pad" if data.get("resize") == "pad" else "crop")
+    assert found.decoding.value_range is None
+    (line,) = caplog.messages
+    assert line.startswith(f"{trained_run / 'checkpoints/best.pt'}: images are prepared by {by}: {reason}")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.uint16, np.float32])
+def test_the_range_of_a_run_on_arrays_applies_to_arrays_of_any_type(trained_run, tmp_path, dtype):
+    values = np.random.default_rng(0).integers(0, 2 if dtype is np.bool_ else 20, (24, 10, 8, 3)).astype(dtype)
+    labels = np.arange(24) % 3
+    np.savez(tmp_path / "x.npz", x_train=values, y_train=labels, x_test=values[:5], y_test=labels[:5])
+    of_loader = arrays(file=str(tmp_path / "x.npz"), range=[0, 16]).test.images
+    node = {"_target_": "resnet_cli.data.arrays", "file": "x.npz", "range": [0, 16]}
+    assert torch.equal(prepared(trained_run, **node).read_all(values[:5]), of_loader)
+
+
+def test_the_range_of_image_files_applies_to_no_array_of_8_bits(trained_run):
+    node = {**open_trained(str(trained_run)).settings["data"], "range": [0, 16]}
+    values = np.random.default_rng(0).integers(0, 256, (10, 8, 3), dtype=np.uint8)
+    assert torch.equal(prepared(trained_run, **node).read(values), torch.from_numpy(values))
+
+
 def test_logits_are_those_of_the_test_loader(trained_run, classifier):
     run = open_trained(str(trained_run))
     loader = run.loaders().test
@@ -129,6 +187,30 @@ def test_a_classifier_can_be_pickled(classifier, files):
     copied = pickle.loads(pickle.dumps(classifier))
     assert torch.equal(copied(files[:3]), classifier(files[:3]))
     assert torch.equal(copied.features(files[:3]), classifier.features(files[:3]))
+
+
+@pytest.mark.parametrize(("precision", "switch"), [("fp32", "ieee"), ("tf32", "tf32")])
+def test_a_gpu_computes_float32_as_in_training(trained_run, monkeypatch, precision, switch):
+    matmul, conv, seen = torch.backends.cuda.matmul, torch.backends.cudnn.conv, []
+
+    class Net(torch.nn.Module):
+        def forward(self, images):
+            seen.append((matmul.fp32_precision, conv.fp32_precision))
+            return torch.zeros(len(images), 3)
+
+    monkeypatch.setattr("resnet_cli.inference.classifier._is_gpu", lambda device: True)
+    run = open_trained(str(trained_run))
+    before = matmul.fp32_precision, conv.fp32_precision
+    try:
+        matmul.fp32_precision = conv.fp32_precision = "tf32" if switch == "ieee" else "ieee"
+        changed = matmul.fp32_precision, conv.fp32_precision
+        Classifier(replace(run, model=Net(), backend=replace(run.backend, precision=precision)))(
+            np.zeros((10, 8, 3), "u1")
+        )
+        assert (matmul.fp32_precision, conv.fp32_precision) == changed
+    finally:
+        matmul.fp32_precision, conv.fp32_precision = before
+    assert seen == [(switch, switch)]
 
 
 def test_a_temperature_divides_the_logits(trained_run, files):

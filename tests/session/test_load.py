@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from resnet_cli.runs import checkpoints
 from resnet_cli.session.trained import open_trained
 from tests.support.runs import record_of, tiny
 
@@ -48,6 +49,41 @@ def test_a_new_run_starts_from_the_weights_in_the_file_that_is_named(train, fini
     for key in before:
         torch.testing.assert_close(before[key], after[key], msg=key)
     assert open_trained(str(tmp_path / path)).in_size == (3, 8, 8)
+
+
+@pytest.fixture
+def averaged(train, tmp_path):
+    """The last checkpoint of a run with averages, which are what it evaluates."""
+    assert train(*tiny("model=cnn", "trainer.averaging=ema", "trainer.epochs=1", "hydra.run.dir=d"))[0] == 0
+    return tmp_path / "d/checkpoints/last.pt"
+
+
+def start_of(train, tmp_path, file):
+    """The weights of a new run that learns nothing, and the line about them."""
+    arguments = tiny("model=cnn", f"init_from={file}", "optimizer.lr=1e-30", "trainer.epochs=1", "hydra.run.dir=e")
+    (line,) = lines_of_weights(train(*arguments))
+    return weights(tmp_path / "e/checkpoints/last.pt"), line
+
+
+def test_a_new_run_starts_from_the_averages_that_a_run_evaluates(train, averaged, tmp_path):
+    found, line = start_of(train, tmp_path, averaged)
+    assert f"parameters from {averaged} (average)" in line
+    expected, own = open_trained(str(averaged)).model.state_dict(), weights(averaged)
+    assert any(not torch.equal(own[name], expected[name]) for name in own)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], msg=name)
+
+
+def test_averages_of_a_model_that_is_not_allowed_are_left_with_a_remark(train, averaged, tmp_path):
+    content = checkpoints.load(averaged)
+    config = {**content["config"], "model": {"_target_": "own_model.MultiScale"}}
+    checkpoints.save(tmp_path / "own.pt", {"config": config, "data": content["data"], "state": content["state"]})
+    found, line = start_of(train, tmp_path, "own.pt")
+    assert "(average)" not in line
+    assert "; its own weights, not the averages that its run evaluates: model._target_: own_model.MultiScale" in line
+    own = weights(averaged)
+    for name in own:
+        torch.testing.assert_close(found[name], own[name], msg=name)
 
 
 def test_another_normalisation_than_that_of_the_weights_is_said(train, finished):

@@ -32,7 +32,10 @@ class ResidentSplit:
     @cached_property
     def images(self) -> Tensor:
         """uint8 [N, H, W, C] on the device."""
-        return self.host_images.to(self.device)
+        images = self.host_images.to(self.device)
+        if images is not self.host_images:
+            self.__dict__.pop("host_images")  # it would take as much main memory as the images take on the device
+        return images
 
     @cached_property
     def labels(self) -> Tensor:

@@ -1,7 +1,6 @@
 """Backend: where and how a run computes - device, precision, memory format, determinism and compilation."""
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.training.device import PrecisionName, resolve_device, resolve_precision
+from resnet_cli.training.device import PrecisionName, configure_cublas, resolve_device, resolve_precision
 
 Batch = tuple[Tensor, Tensor]  # images [B, C, H, W]; classes [B] or class probabilities [B, K]
 CompileMode = Literal["off", "model", "step"]
@@ -112,8 +111,8 @@ class Backend:
         cudnn = torch.backends.cudnn
         before = cudnn.benchmark
         was_deterministic = torch.are_deterministic_algorithms_enabled()
-        if self.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA is first used
+        if self.deterministic or self.device.type == "cuda":
+            configure_cublas()
         _use_deterministic_algorithms(self.deterministic)
         cudnn.benchmark = not self.deterministic
         try:

@@ -1,5 +1,7 @@
 """Devices, precisions and process-wide switches."""
 
+import os
+
 import pytest
 import torch
 
@@ -34,6 +36,23 @@ def test_cuda_devices_by_number(monkeypatch):
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(ValueError, match="2 CUDA devices"):
         resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda:1", torch.device("cuda", 1)])
+def test_cublas_is_configured_before_anything_uses_a_card(monkeypatch, name):
+    """PyTorch reads the setting in the first product of a process: a deterministic run may come later."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is as before in the end
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    resolve_device("cpu")
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    assert resolve_device(name).type == "cuda"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # the user's choice
+    resolve_device(name)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 @pytest.mark.parametrize(("has_bf16", "name"), [(True, "bf16"), (False, "fp16")])

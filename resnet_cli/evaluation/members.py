@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import differences
-from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.images import Split
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.session import build
-from resnet_cli.session.run_data import SplitChange, split_change
+from resnet_cli.session.run_data import SplitChange, find_change
 from resnet_cli.session.trained import TrainedRun
 from resnet_cli.session.trusted_kinds import check_node
 
@@ -56,7 +55,7 @@ class Member:
 
     def change(self, split: Split) -> SplitChange | None:
         """Return how a split differs from the one that the run was trained with; None if it does not."""
-        return split_change(self.run.data.get("splits"), split, fingerprint_split(*self.partition.samples[split]))
+        return find_change(self.run.data, self.run.run, split, self.partition)
 
     def labels(self, split: Split) -> list[Any]:
         """Return the class of each sample, or its classes, by name."""

@@ -157,6 +157,8 @@ def test_a_run_that_is_running(tmp_path):
     ({"test_reads": ["a", "b"]}, "twice by training", True),
     ({"evaluations": [{"split": "val"}]}, "once by training", False),
     ({"evaluations": [{"split": "test", "data": {"root": "others"}}]}, "once by training", False),
+    ({"evaluations": [{"split": "test", "data": {"eval_crop": "0.9", "splits": "run/splits.json"}}]},
+     "once by training, and once by evaluations after it", True),
     ({"evaluations": [{"split": "test"}, {"split": "test"}, {"split": "test"}, 5]},
      "once by training, and 3 times by evaluations after it", True),
 ])  # fmt: skip

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, get_args
@@ -16,6 +16,7 @@ from resnet_cli.data import BatchLoader, Loaders
 from resnet_cli.data.classes import find_places, relabel
 from resnet_cli.data.undivided import undivided
 from resnet_cli.errors import InputError
+from resnet_cli.session import build
 from resnet_cli.session.run_data import SplitChange, find_change
 from resnet_cli.session.trained import TrainedRun
 from resnet_cli.session.trusted_kinds import check_node
@@ -132,9 +133,21 @@ def _options_without(run: TrainedRun, split: Split, known: Sequence[str], change
 
 
 def has_validation(run: TrainedRun) -> bool:
-    """Return whether the run was trained with validation images, according to its checkpoint."""
+    """Return whether the run was trained with validation images, according to its checkpoint.
+
+    Checkpoints of version 0.1.0 do not describe the splits: a run has a best epoch if it validated, and for a checkpoint
+    outside of one the present data are asked.
+    """
     recorded = run.data.get("splits")
-    return isinstance(recorded, Mapping) and isinstance(recorded.get("val"), Mapping)
+    if isinstance(recorded, Mapping):
+        return isinstance(recorded.get("val"), Mapping)
+    if run.run is not None:
+        return isinstance(run.record.get("best"), Mapping)
+    with suppress(InputError):
+        node = run.data_node()
+        check_node("data", node, trust=run.trust, named=run.named)
+        return "val" in build.partition(node).samples
+    return False
 
 
 def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedImages:

@@ -135,8 +135,8 @@ def _options_without(run: TrainedRun, split: Split, known: Sequence[str], change
 def has_validation(run: TrainedRun) -> bool:
     """Return whether the run was trained with validation images, according to its checkpoint.
 
-    Checkpoints of version 0.1.0 do not describe the splits: a run has a best epoch if it validated, and for a checkpoint
-    outside of one the present data are asked.
+    Checkpoints of version 0.1.0 do not describe the splits: a run has a best epoch if it validated, and a checkpoint
+    outside of one has validation images if the present data have some.
     """
     recorded = run.data.get("splits")
     if isinstance(recorded, Mapping):

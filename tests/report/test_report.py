@@ -102,7 +102,7 @@ def test_a_run_whose_process_is_gone_was_killed(tmp_path, lock, status):
 @pytest.mark.parametrize(
     "other",
     ["data.val_fraction=0.2", "data.split_seed=1", "data.train_size=100", "data._target_=resnet_cli.data.noise",
-     "trainer.max_batches=2", "data.image_size=8"],
+     "trainer.max_batches=2", "trainer.overfit_batches=1", "data.image_size=8"],
 )  # fmt: skip
 def test_runs_of_other_protocols_come_apart(tmp_path, other):
     write_run(tmp_path / "a")

@@ -208,6 +208,16 @@ def test_limitations(tmp_path, changes, words):
     assert words in card_of(write_run(tmp_path / "run", *changes))[1]
 
 
+def test_scores_of_training_batches_are_not_published_as_those_of_validation(tmp_path):
+    found, text = card_of(write_run(tmp_path / "run", "trainer.overfit_batches=1"))
+    assert [result["dataset"]["split"] for result in found["model-index"][0]["results"]] == ["test"]
+    assert "| training batches, epoch 2 | 90.00 | 0.4000 |" in text
+    assert "- The run validated on its own training batches" in text
+    selection = {"weights": "last epoch", "by": None}  # as former versions recorded without validation images
+    _, text = card_of(write_run(tmp_path / "former", "trainer.overfit_batches=1", selection=selection))
+    assert "No validation part" not in text
+
+
 def test_no_validation_part(tmp_path):
     text = card_of(write_run(tmp_path / "run", selection={"weights": "last epoch", "by": None}))[1]
     assert "No validation part was held out" in text

@@ -47,6 +47,13 @@ class Member:
         with self.run.naming_lost_files(""):
             return build.partition(node)
 
+    @property
+    def is_best_of_several(self) -> bool:
+        """True if the weights are those of an epoch that was chosen, among several, on the validation images."""
+        record = self.run.record
+        is_best = self.run.file.name == "best.pt" and isinstance(record.get("best"), Mapping)
+        return is_best and record.get("epochs") != 1
+
     def names(self, split: Split) -> list[str]:
         """Return the names of the samples of a split, in order; empty if there is no such split."""
         if split not in self.partition.samples:

@@ -8,7 +8,6 @@ from typing import Any
 from resnet_cli.config.paths import is_path_key
 from resnet_cli.runs.reading import Run, section
 
-
 OWN_IMAGES = ("image_folder", "csv", "huggingface")  # the package's data sets whose content data.root determines
 
 

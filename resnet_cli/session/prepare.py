@@ -189,7 +189,7 @@ def _read_data(
 def _keeps_best(
     trainer: ClassifierTrainer, loaders: Loaders, checkpoint: LoadedCheckpoint | None, changes: list[Difference]
 ) -> bool:
-    """Return whether later epochs of a resumed run are compared with its best one: they have the same validation images."""
+    """Return whether later epochs of a resumed run are compared with the best one, on the same images."""
     has_validation = loaders.val is not None or trainer.overfit_batches is not None
     is_other = any(change.key == f"data, {SPLIT_NAMES['val']} split" for change in changes)
     done = checkpoint.content["state"].get("epoch", 0) if checkpoint is not None else 0

@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("test", "val", "train"),
         help="the images; default: test, or all if --data names other images. train: without augmentation, in order",
     )
-    add_data_option(parser, "other images with the same classes")
+    add_data_option(parser, "other images with the same classes, or another way to read the run's own")
     parser.add_argument(
         "--tta", choices=("none", "flip", "flip_translate"), default="none",
         help="also the mean output over each image and its mirror image, and those shifted by a pixel",

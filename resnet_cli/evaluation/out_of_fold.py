@@ -6,6 +6,7 @@ Shapes: B images of a batch, N images, K classes.
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,10 @@ from resnet_cli.session.trained import open_trained
 
 MOST_SHOWN = 48  # images of the contact sheet
 OUT_OF_FOLD = "out_of_fold"  # folder of the files
+OPTIMISTIC = (
+    "the epoch of each run was chosen on the images on which it is measured here, so the figures are optimistic; "
+    "--checkpoint last evaluates the last epochs"
+)
 OF_A_FOLD = {"data.fold", "data.split_seed", "seed", *(f"seed_{part}" for part in SEED_PARTS)}  # keys of such runs
 
 logger = logging.getLogger("resnet_cli")
@@ -77,8 +82,10 @@ class LabelReport:
     picture: Path | None
 
 
-def open_members(sweep: Path, *, device: str | None = None, trust: bool = False) -> list[Member]:
-    """Open the best checkpoints of the finished runs of a sweep over folds.
+def open_members(
+    sweep: Path, *, checkpoint: str | None = None, device: str | None = None, trust: bool = False
+) -> list[Member]:
+    """Open the checkpoints of the finished runs of a sweep over folds, by default the best ones.
 
     Raises:
         InputError: There are no finished runs, a run has no `data.folds`, or a run cannot be opened.
@@ -99,7 +106,8 @@ def open_members(sweep: Path, *, device: str | None = None, trust: bool = False)
     varying = [column.name for column in varying_columns(runs, OF_A_FOLD)]
     if varying:
         logger.warning("the runs differ in %s; the result is of all of them together", ", ".join(varying))
-    return [Member(run.display_path, open_trained(str(run.folder), device=device, trust=trust)) for run in runs]
+    open_run = partial(open_trained, checkpoint=checkpoint, device=device, trust=trust)
+    return [Member(run.display_path, open_run(str(run.folder))) for run in runs]
 
 
 @torch.no_grad()
@@ -162,20 +170,22 @@ def _predict(member: Member) -> tuple[Tensor, Tensor]:
 
 
 def evaluate_out_of_fold(
-    sweep: Path, *, resamples: int = RESAMPLES, device: str | None = None, trust: bool = False
-) -> Evaluation:
+    sweep: Path, *, resamples: int = RESAMPLES, checkpoint: str | None = None, device: str | None = None,
+    trust: bool = False,
+) -> Evaluation:  # fmt: skip
     """Evaluate the runs of a sweep over folds as one: each image by the runs that were not trained on it.
 
     Args:
         sweep: Folder of the sweep.
         resamples: Bootstrap resamples for the intervals; 0 for none.
+        checkpoint: `best` or `last` of each run; None is the best one.
         device: Device of the models; None is that of each run, or `auto`.
         trust: Build classes that only the stored configs name; that runs code of their author's choice.
 
     Raises:
         InputError: See `open_members` and `predict_out_of_fold`.
     """
-    members = open_members(sweep, device=device, trust=trust)
+    members = open_members(sweep, checkpoint=checkpoint, device=device, trust=trust)
     found = predict_out_of_fold(members)
     logits_NK = to_logits(torch.from_numpy(found.probabilities_NK), has_label_sets=False).float()
     labels_N = torch.from_numpy(found.labels_N)
@@ -186,13 +196,15 @@ def evaluate_out_of_fold(
     metrics = {
         "split": "val", "average": OUT_OF_FOLD, "runs": [member.name for member in members], "at": utc_now(),
         "samples": len(found.names), "missing": found.missing,
+        "checkpoints": [member.run.file.name for member in members],
+        **({"optimistic": True} if any(member.is_best_of_several for member in members) else {}),
         **compute_metrics(outputs, resamples=resamples),
     }  # fmt: skip
     images = _images(members, found)
     files = text_files(outputs, metrics) | draw_pictures(members[0].run, images, outputs, metrics)
     which = f"{counted(found.missing, 'image')} {'is' if found.missing == 1 else 'are'}"
     notes = [f"{which} in the validation split of no finished run"] if found.missing else []
-    return Evaluation(metrics, files, notes)
+    return Evaluation(metrics, files, notes + ([OPTIMISTIC] if "optimistic" in metrics else []))
 
 
 @dataclass(frozen=True)
@@ -242,13 +254,15 @@ def _read_validation(member: Member, wanted: Collection[str]) -> dict[str, Tenso
 
 
 def write_label_errors(
-    sweep: Path, *, folder: Path | None = None, device: str | None = None, trust: bool = False
-) -> LabelReport:
+    sweep: Path, *, folder: Path | None = None, checkpoint: str | None = None, device: str | None = None,
+    trust: bool = False,
+) -> LabelReport:  # fmt: skip
     """Find the probable label errors of a sweep over folds; write `label_errors.csv` and `label_errors.png`.
 
     Args:
         sweep: Folder of the sweep.
         folder: Folder of the files; None is `eval` in the folder of the sweep.
+        checkpoint: `best` or `last` of each run; None is the best one.
         device: Device of the models; None is that of each run, or `auto`.
         trust: Build classes that only the stored configs name; that runs code of their author's choice.
 
@@ -256,7 +270,7 @@ def write_label_errors(
         InputError: See `open_members` and `predict_out_of_fold`.
         MachineError: The folder cannot be written.
     """
-    members = open_members(sweep, device=device, trust=trust)
+    members = open_members(sweep, checkpoint=checkpoint, device=device, trust=trust)
     found = predict_out_of_fold(members)
     errors = find_label_errors(found.probabilities_NK, found.labels_N)
     folder = sweep / "eval" if folder is None else folder

@@ -12,6 +12,7 @@ import torch
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.run_length import total_steps
 from resnet_cli.config.selection import OF_LABEL_SETS
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import Difference
 from resnet_cli.config.trust import targets
 from resnet_cli.data import Loaders
@@ -152,9 +153,9 @@ def prepare(
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, local_config, paths.get("init_from"), loaders)
     load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
-    has_validation = loaders.val is not None or trainer.overfit_batches is not None
+    keeps_best = _keeps_best(trainer, loaders, checkpoint, changes)
     start = restore_or_initialise(
-        trainer.state, checkpoint, run, config, load_weights, changes, ranks, has_validation=has_validation
+        trainer.state, checkpoint, run, config, load_weights, changes, ranks, keeps_best=keeps_best
     )
     clock = monotonic()
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
@@ -184,6 +185,16 @@ def _read_data(
     if checkpoint is None:
         return loaders, []
     return loaders, data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
+
+
+def _keeps_best(
+    trainer: ClassifierTrainer, loaders: Loaders, checkpoint: LoadedCheckpoint | None, changes: list[Difference]
+) -> bool:
+    """Return whether later epochs of a resumed run are compared with the best one, on the same images."""
+    has_validation = loaders.val is not None or trainer.overfit_batches is not None
+    is_other = any(change.key == f"data, {SPLIT_NAMES['val']} split" for change in changes)
+    done = checkpoint.content["state"].get("epoch", 0) if checkpoint is not None else 0
+    return has_validation and not (is_other and done < trainer.epochs)
 
 
 def _load_weights(

@@ -93,6 +93,7 @@ def by_lr(settings, epoch):
         (("hydra.sweeper.n_jobs=2",), "hydra.sweeper.n_jobs=2: needs a launcher that runs several jobs at once"),
         (("hydra.sweeper.storage=nowhere",), "hydra.sweeper.storage: nowhere: "),
         (("verify_resume=true",), "verify_resume: "),
+        (("hydra.sweeper.direction=minimize",), "trainer.select_by=val_accuracy is the higher the better; "),
         (("model.residual=true,8",), "model.residual: 8 is not allowed"),
         (("trainer.epochs=range(0,4)",), "trainer.epochs: 0 is not allowed"),
         (("model.depht=8,14",), "model.depht: unknown key; did you mean model.depth?"),
@@ -228,6 +229,15 @@ def test_a_pruned_job_stays_pruned_when_its_values_are_sampled_again(train, tmp_
     assert [state for state, *_ in shown(tmp_path / "s")] == ["PRUNED"] * 3
     (record,) = job_records(tmp_path / "s")
     assert record["status"] == "pruned"
+
+
+def test_a_search_of_an_earlier_version_for_the_lowest_accuracy_goes_on(train, tmp_path, stub, monkeypatch):
+    calls = stub(by_lr)
+    with monkeypatch.context() as as_before:
+        as_before.setattr("resnet_cli.sweeps.search.validation.LOWER_IS_BETTER", ("val_loss", "val_accuracy"))
+        assert train(*SEARCH, *SPACE[:1], f"{N}=1", "hydra.sweeper.direction=minimize")[0] == 0
+    assert train("-m", "resume=s", f"{N}=2")[0] == 0
+    assert len(calls) == 2
 
 
 def test_a_failing_trial_is_reported_and_counted(train, tmp_path, stub):

@@ -469,6 +469,41 @@ def test_several_labels_in_a_cell(table):
     assert named.class_names == data.class_names
 
 
+@pytest.mark.parametrize("cells", [
+    ("['cat', 'dog']", "['cat']", "[]"),
+    ('["cat", "dog"]', '["dog"]', "[]"),
+    ("['cat' 'dog']", "['cat']", "['dog']"),
+    ("{'cat', 'dog'}", "{'cat'}", ""),
+    ("[1, 2]", "[2]", "[1]"),
+])  # fmt: skip
+def test_cells_that_are_lists_are_refused_in_new_runs_only(table, cells):
+    quoted = ['"' + cell.replace('"', '""') + '"' for cell in (*cells, cells[0])]
+    rows = "".join(f"{i}.png,{cell},{'test' if i == 3 else 'train'}\n" for i, cell in enumerate(quoted))
+    data = table(f"path,labels,split\n{rows}", labels="multi")
+    data.validate()
+    with pytest.raises(InputError, match="labels are lists, with classes such as "):
+        data.validate_new()
+
+
+def test_class_names_in_brackets_are_no_lists(table):
+    rows = "0.png,cat (adult)|(unknown),train\n1.png,(unknown),train\n2.png,cat (adult),test\n"
+    data = table(f"path,labels,split\n{rows}", labels="multi")
+    data.validate_new()
+    assert data.class_names == ("(unknown)", "cat (adult)")
+
+
+def test_a_class_with_another_delimiter_is_reported(tmp_path, table, caplog):
+    text = 'path,labels,split\n0.png,cat|dog,train\n1.png,"cat,dog",train\n2.png,dog,test\n'
+    table(text, labels="multi")
+    assert caplog.messages == [
+        f"{tmp_path}/labels.csv: column 'labels': 'cat,dog' is one class, since other cells have '|' between class "
+        "names; set data.label_delimiter to choose the delimiter"
+    ]
+    caplog.clear()
+    table(text, labels="multi", label_delimiter="|")
+    assert caplog.messages == []
+
+
 def test_a_column_of_0_and_1_for_each_class(table):
     text = "path,split,night,rain,note\n0.png,train,1,0,x\n1.png,train,0,1,y\n2.png,test,1,1,x\n3.png,train,0,0,\n"
     for options in ({}, {"label_column": ["night", "rain"]}):

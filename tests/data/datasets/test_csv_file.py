@@ -279,7 +279,8 @@ HEADER = "path,label,split\n"
 GOOD = "0.png,cat,train\n1.png,dog,train\n2.png,cat,test\n"
 BAD_ROWS = [
     ("10.png,cat,train", "labels.csv, line 5: {root}/10.png does not exist; did you mean {root}/1.png?"),
-    ("../x.png,cat,train", "labels.csv, line 5: ../x.png is outside data.root={root}"),
+    ("../x.png,cat,train", "labels.csv, line 5: ../x.png is outside data.root={root}; write the paths without .., "
+     "relative to a folder above it, and set data.root to that folder"),
     ("/etc/hostname,cat,train", "labels.csv, line 5: /etc/hostname is outside data.root={root}"),
     (".,cat,train", "labels.csv, line 5: {root} is a folder"),
     ("3.png,cats,test", "labels.csv, line 5: no training image has the label 'cats' of this test image; "
@@ -298,6 +299,14 @@ BAD_ROWS = [
     ("3.png\0,cat,train", "labels.csv, line 5: "),
     ("x" * 5000 + ",cat,train", "labels.csv, line 5: "),
 ]  # fmt: skip
+
+
+def test_tables_whose_paths_all_begin_with_two_dots_are_one_line(table, tmp_path):
+    [line] = problems_of(table, "path,label\n" + "".join(f"../images/{i}.png,{'xy'[i % 2]}\n" for i in range(9)))
+    assert line == (
+        f"{tmp_path}/labels.csv, line 2: ../images/0.png is outside data.root={tmp_path}; write the paths without .., "
+        "relative to a folder above it, and set data.root to that folder (and in 8 more rows)"
+    )
 
 
 @pytest.mark.parametrize(("row", "problem"), BAD_ROWS)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+HELD_OUT = "held out of training"
+
 
 @dataclass(frozen=True)
 class Origins:
@@ -19,6 +21,11 @@ class Origins:
     test: str
     val: str | None = None
     hint: str = ""
+
+    @property
+    def is_test_held_out(self) -> bool:
+        """Whether the test images are held out of the training images."""
+        return self.test.startswith(HELD_OUT)
 
     def format(self) -> str:
         """Return the origins in one line."""
@@ -46,4 +53,4 @@ class Origins:
 
 def held_out(setting: str) -> str:
     """Describe a part that a setting holds out of the training images."""
-    return f"held out of training ({setting})"
+    return f"{HELD_OUT} ({setting})"

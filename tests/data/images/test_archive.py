@@ -7,6 +7,7 @@ import io
 import logging
 import lzma
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -143,6 +144,24 @@ def test_an_unpacking_that_was_killed_is_not_used(tmp_path, cache, monkeypatch):
     assert [left.suffix for left in (cache / "archives").iterdir()] == [".partial"]
     assert content_of(unpack_once(path, cache)) == FILES
     assert not list((cache / "archives").glob("*.partial"))
+
+
+def test_names_in_a_zip_are_utf8_without_the_flag_if_they_can_be(tmp_path, cache, caplog):
+    caplog.set_level(logging.INFO, "resnet_cli")
+    files = {**FILES, "ö.png": b"4"}
+    path = zip_of(tmp_path / "x.zip", files)
+    data = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\3\4", 7), (b"PK\1\2", 9)):
+        for found in re.finditer(re.escape(mark), bytes(data)):
+            data[found.start() + place] &= 0xF7
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as content:
+        assert not set(files) <= set(content.namelist())
+    assert content_of(unpack_once(path, cache)) == files
+    assert caplog.text.count("are read as UTF-8") == 1
+    assert [name for name, _ in read_files(path, lambda name: True)] == list(files)
+    path.write_bytes(data.replace("ü".encode(), b"\x81\x81"))
+    assert [name for name, _ in read_files(path, lambda name: True)] == ["a/üü 1.png", *list(files)[1:]]
 
 
 def test_without_locks_each_process_unpacks_for_itself(tmp_path, cache, monkeypatch):

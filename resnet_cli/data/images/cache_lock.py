@@ -122,7 +122,6 @@ else:
 
     def _unlock(descriptor: int) -> None:
         """Free a lock that processes forked since then have inherited."""
-        try:
+        with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
-        finally:
-            os.close(descriptor)
+        os.close(descriptor)

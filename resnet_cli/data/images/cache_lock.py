@@ -28,7 +28,7 @@ class CacheLock:
     """A lock that spares other processes the work that this one does.
 
     Args:
-        path: The lock's file, which is removed in the end. Its folder must exist.
+        path: The lock's file, which is removed in the end. Its folder is created if it is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,6 +42,7 @@ class CacheLock:
         Raises:
             OSError: The file cannot be written.
         """
+        self.path.parent.mkdir(parents=True, exist_ok=True)  # another process may have removed the empty folder
         try:
             self.is_held, self._free = _lock(self.path)
         except BlockingIOError:

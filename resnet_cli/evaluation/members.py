@@ -14,6 +14,7 @@ from resnet_cli.evaluation.images import Split
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.session import build
+from resnet_cli.session.data_revision import recorded_revision
 from resnet_cli.session.run_data import SplitChange, find_change
 from resnet_cli.session.trained import TrainedRun
 from resnet_cli.session.trusted_kinds import check_node
@@ -44,7 +45,7 @@ class Member:
         """The run's training, validation and test samples; images are not decoded."""
         node = self.run.data_node()
         check_node("data", node, trust=self.run.trust, named=self.run.named)
-        with self.run.naming_lost_files(""):
+        with self.run.naming_lost_files(""), recorded_revision(node, self.run.settings, self.run.record):
             return build.partition(node)
 
     @cached_property

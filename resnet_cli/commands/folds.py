@@ -15,7 +15,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home, require_writable_folder
 
 if TYPE_CHECKING:
-    from resnet_cli.evaluation.out_of_fold import LabelReport
+    from resnet_cli.evaluation.label_report import LabelReport
 
 SHOWN = 20  # rows of the table on the terminal; the file has all rows
 
@@ -63,7 +63,7 @@ def print_label_errors(options: argparse.Namespace) -> None:
         InputError: An option does not apply here, or the folder is not that of a sweep over folds.
     """
     sweep, folder = _input_and_output_folders(options, "--label-errors")
-    from resnet_cli.evaluation.out_of_fold import write_label_errors  # imports torch
+    from resnet_cli.evaluation.label_report import write_label_errors  # imports torch
 
     report = write_label_errors(sweep, folder=folder, **_opened(options))
     print_output(_format_json(report) if options.format == "json" else _format_table(report))

@@ -11,7 +11,7 @@ import torch
 
 from resnet_cli.commands.eval import run
 from resnet_cli.errors import InputError
-from resnet_cli.evaluation import out_of_fold
+from resnet_cli.evaluation import label_report, out_of_fold
 from resnet_cli.session.trained import TrainedRun
 from tests.support.runs import tiny
 
@@ -127,7 +127,7 @@ def test_the_data_of_one_fold_at_a_time_are_in_memory(sweep, monkeypatch):
     found = out_of_fold.predict_out_of_fold(members)
     images = out_of_fold._images(members, found).read(range(96))
     assert images.shape == (96, 3, 8, 8)
-    assert set(out_of_fold._images_of(members, {name: index for index, name in enumerate(found.names)})) == set(
+    assert set(label_report._images_of(members, {name: index for index, name in enumerate(found.names)})) == set(
         range(96)
     )
     assert len(made) >= 6  # two runs, three times

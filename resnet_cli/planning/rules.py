@@ -1,6 +1,6 @@
 """Turn facts into a plan, by the tables of `rules.yaml`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import yaml
 
 from resnet_cli.config.counts import counted, format_number
 from resnet_cli.errors import InputError
+from resnet_cli.planning.candidates import Accepts, Candidates
 from resnet_cli.planning.choices import Choice, Plan
 from resnet_cli.planning.conditions import holds
 from resnet_cli.planning.step_times import passes_in_budget
@@ -18,11 +19,9 @@ from resnet_cli.planning.wording import Wording, about_epochs, describe_scaling
 Facts = Mapping[str, Any]
 # Images a second of a net, from what it sets, the side of images, and the images of a step.
 Rate = Callable[[Mapping[str, Any], int, int], float]
-Accepts = Callable[[Mapping[str, Any]], bool]
 
 RULES = Path(__file__).with_name("rules.yaml")
 MEASURED_BEFORE = "the rates were measured on this machine before the plan was made"
-RGB = 3
 MUON = "muon"
 WORDING = Wording()
 
@@ -71,6 +70,7 @@ class _Planner:
         self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
         self.facts["cropped_percent"] = round(100 - 100 / facts["aspect"])
         self.facts["duplicates_percent"] = round(100 * facts["duplicates"])
+        self.candidates = Candidates(self.rules, facts, typed, accepts)
         self.choices: list[Choice] = []
         self.skipped: list[str] = []
 
@@ -139,19 +139,22 @@ class _Planner:
 
     def _choose_net(self) -> None:
         """Choose the side of the images, the net and the number of epochs."""
-        sides = list(self._sides())
         budget, images = self.facts["budget"], self.facts["images"]
+        is_given = "model" in self.typed or self.facts["start"] == "run"
+        sides = self.candidates.sides_of_given_net() if is_given else self.candidates.sides()
         self.facts["side"] = sides[-1]
-        if "model" in self.typed or self.facts["start"] == "run":
+        if is_given:
             self._plan_for_given_net(sides)
         elif budget is None:
             self._choose_side(sides[-1])
-            nets = list(self._nets(sides[-1]))
-            for_level = [
-                net for net in [*self._pretrained_nets(sides[-1]), *nets[::-1]] if self.level in net.get("default", ())
-            ]
+            nets = self.candidates.nets(sides[-1])
+            pretrained = self.candidates.pretrained_nets(sides[-1])
+            for_level = [net for net in [*pretrained, *nets[::-1]] if self.level in net.get("default", ())]
             net = (for_level or nets)[0]
-            self._use_net(net, f"{net['name']}, which {self.level} has for images of this size", "not measured")
+            reason = f"{net['name']}, which {self.level} has for images of this size"
+            if not for_level and self.candidates.excludes_all(sides[-1]):
+                reason = f"{net['name']}: no net for images of this size takes the keys of model that you set"
+            self._use_net(net, reason, "not measured")
         else:
             side, net, rate = self._largest_affordable(sides)
             passes = self._passes_in_budget(rate)
@@ -175,7 +178,7 @@ class _Planner:
         """Choose the side of the images for a net that the user chose, and count its epochs in the budget."""
         typed = {key: value for key, value in self.typed.items() if key.partition(".")[0] == "model"}
         unknown = {"name": self.typed.get("model", "yours"), "set": {}}
-        net: Mapping[str, Any] = next((net for net in self._nets(sides[-1]) if net["set"] == typed), unknown)
+        net: Mapping[str, Any] = next((net for net in self.candidates.nets(sides[-1]) if net["set"] == typed), unknown)
         self.facts["net"] = net["name"]
         self.facts["net_optimizer"] = self._optimizer(net)
         if self.facts["budget"] is None:
@@ -227,13 +230,13 @@ class _Planner:
         too slow are slower still, and are not measured.
         """
         for side in reversed(sides):
-            for net in self._pretrained_nets(side):
+            for net in self.candidates.pretrained_nets(side):
                 if self._passes_in_budget(rate := self._rate(net, side)) >= self._least_passes(net):
                     return side, net, rate
         fallback = None
         for side in reversed(sides):
             best = None
-            for net in self._nets(side):
+            for net in self.candidates.nets(side):
                 rate = self._rate(net, side)
                 fallback = (side, net, rate) if fallback is None or rate > fallback[2] else fallback
                 if self._passes_in_budget(rate) < self._least_passes(net):
@@ -244,50 +247,10 @@ class _Planner:
         assert fallback is not None
         return fallback
 
-    def _nets(self, side: int) -> Iterator[Mapping[str, Any]]:
-        nets = [
-            net for net in self.rules["nets"]
-            if net["sides"][0] <= side <= net["sides"][1] and holds(net.get("when", {}), self.facts)
-            and self._matches_typed_keys(net["set"])
-        ]  # fmt: skip
-        yield from nets or self.rules["nets"][:1]
-
-    def _matches_typed_keys(self, net: Mapping[str, Any]) -> bool:
-        """Return whether a net accepts the typed keys of `model`, and none of its own values contradicts them."""
-        typed = {key: value for key, value in self.typed.items() if key.startswith("model.")}
-        is_same = all(net[key] == value for key, value in typed.items() if key in net)
-        return is_same and (not typed or "model" in self.typed or self.accepts(net))
-
-    def _pretrained_nets(self, side: int) -> Iterator[Mapping[str, Any]]:
-        """Yield the nets that can start from weights on this machine, large to small."""
-        if self.facts["channels"] != RGB:
-            return
-        for net in reversed(self.rules["pretrained_nets"]):
-            is_there = net["weights"] in self.facts["weights"] and net["sides"][0] <= side <= net["sides"][1]
-            if is_there and self._matches_typed_keys(net["set"]):
-                yield net
-
-    def _sides(self) -> Iterator[int]:
-        """Yield the sides that images may get, small to large."""
-        height, width = self.facts["height"], self.facts["width"]
-        if not self.facts["can_resize"]:
-            yield min(height, width)
-            return
-        own = self._side_of_files
-        sides = [side for side in self.rules["sides"] if side <= own] or self.rules["sides"][:1]
-        yield from sides
-        if sides[-1] < own <= self.rules["kept_up_to"]:
-            yield own
-
-    @property
-    def _side_of_files(self) -> int:
-        """The side that files have as squares if they are not scaled: the long one if they are padded."""
-        return int(self.facts["long_side" if self.facts["resize"] == "pad" else "short_side"])
-
     def _choose_side(self, side: int, reason: str = "") -> None:
         """Choose the side of the images, if they can be resized; `reason` is added to the sizes of the files."""
         if self.facts["can_resize"]:
-            why = describe_scaling(self.facts, self._side_of_files, side) + (f": {reason}" if reason else "")
+            why = describe_scaling(self.facts, self.candidates.side_of_files, side) + (f": {reason}" if reason else "")
             self._choose({"data.image_size": side}, why, "measured")
         self.facts["side"] = side
 

@@ -435,6 +435,24 @@ def test_no_second_kind_of_crop_is_chosen(train):
         assert ("data.augment.resized_crop" in choices_of(err)) == is_chosen
 
 
+@pytest.mark.parametrize(
+    ("typed", "side", "net"),
+    [
+        (["model.dropout=0.1"], "32", "resnet20"),
+        (["model.dropout=0.1", "trainer.time_budget=30 s"], "32", "wrn16_4"),
+        (["model=resnet20"], "32", None),
+        (["model=resnet20", "model.dropout=0.1", "trainer.time_budget=30 s"], "32", None),
+        (["model.norm=group"], "96", "resnet18"),
+    ],
+)
+def test_images_get_a_size_for_which_a_net_takes_the_typed_keys(train, tmp_path, typed, side, net):
+    write_class_folders(tmp_path / "photos", ["cat", "dog"], 20, (96, 96))
+    status, _, err = train("plan=good", "data=image_folder", "data.root=photos", *typed, "--cfg", "job")
+    assert status == 0
+    chosen = choices_of(err)
+    assert (chosen["data.image_size"], chosen.get("model")) == (side, net)
+
+
 def test_what_files_of_the_user_set_counts_as_typed(train, tmp_path):
     target = "_target_: resnet_cli.data.synthetic\nimage_size: 8\ncount: 96\n"
     own_config(

@@ -329,6 +329,43 @@ def test_a_further_command_in_a_sweep_has_the_plan_of_the_same_data_only(train, 
         assert len(planned_for) == 3
 
 
+def sweeping_experiment(folder, **params):
+    """Write `conf/experiment/swept.yaml`, which sweeps over these keys; two underscores stand for a dot."""
+    lines = [f"      {key.replace('__', '.')}: {values}" for key, values in params.items()]
+    own_config(
+        folder,
+        "experiment",
+        swept="\n".join(["# @package _global_", "hydra:", "  sweeper:", "    params:", *lines, ""]),
+    )
+
+
+def test_what_an_experiment_sweeps_over_counts_as_typed(train, tmp_path):
+    sweeping_experiment(tmp_path, model="resnet20,resnet8", optimizer__lr="0.1,0.2", seed="0,1")
+    status, _, err = train("-m", "plan=good", "experiment=swept", *TINY, "optimizer.lr=0.3", "trainer=debug", "seed=0")
+    assert status == 0
+    assert "plan    made for model=resnet20, the first job of the sweep, and used for all jobs\n" in err
+    assert not {"model", "optimizer", "optimizer.lr"} & set(choices_of(err))
+
+
+def test_a_plan_is_not_for_an_experiment_that_sweeps_over_the_data(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    sweeping_experiment(tmp_path, data__label_noise="0,0.3")
+    status, _, err = train("-m", "plan=good", "experiment=swept", *TINY)
+    assert status == 2
+    assert "leave out plan to sweep over data.label_noise" in err
+
+
+def test_a_sweep_keeps_its_plan_unless_a_key_differs_that_identifies_jobs(train, tmp_path, monkeypatch):
+    sweeping_experiment(tmp_path, optimizer__lr="0.1,0.2")
+    line = ["-m", "plan=quick", "experiment=swept", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.sweep.dir=s"]
+    assert train(*line)[0] == 0
+    plan = next(tmp_path.glob("s/*/plan.yaml")).read_text()
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    for further in ([], ["seed=0,1", "trainer.device=cpu", "data.workers=0", "trainer.on_oom=halve"]):
+        with planned.planned([*line, *further]) as plans:
+            assert plans.files_of("quick")["plan.yaml"] == plan
+
+
 def test_null_plans_nothing(train, monkeypatch):
     monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
     assert train("plan=null", "experiment=null", *TINY, "--cfg", "job")[0] == 0

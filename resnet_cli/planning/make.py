@@ -23,9 +23,9 @@ from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning.choices import Plan
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, validate_other_files
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
-from resnet_cli.planning.rules import make_plan, read_rules
+from resnet_cli.planning.rules import make_plan, planned_keys, read_rules
 from resnet_cli.planning.step_times import MOST_SECONDS, PLANNING_RESERVE, images_per_second
-from resnet_cli.planning.typed import start_of_weights, typed_values
+from resnet_cli.planning.typed import keys_of_other_classes, start_of_weights, typed_values
 from resnet_cli.runs.environment import cpu_name
 from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
@@ -76,7 +76,8 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
         InputError: The config is wrong, the data cannot be read, or they are too few to train on.
     """
     composed = compose_settings(items, config_dir=config_dir)
-    settings, typed = composed.settings, typed_values(composed)
+    settings = composed.settings
+    typed = {**dict.fromkeys(keys_of_other_classes(settings, planned_keys())), **typed_values(composed)}
     if BATCH_SIZE in typed:
         typed[BATCH_SIZE] = build.batch_size(settings["data"])  # the default if the key was deleted
     machine = Machine.of(settings["trainer"], typed)

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from resnet_cli.config.counts import counted, format_number
+from resnet_cli.config.run_length import EPOCHS
 from resnet_cli.errors import InputError
 from resnet_cli.planning.candidates import Accepts, Candidates
 from resnet_cli.planning.choices import Choice, Plan
@@ -31,6 +32,14 @@ def read_rules() -> Mapping[str, Any]:
     """Return the content of `rules.yaml`."""
     content: Mapping[str, Any] = yaml.safe_load(RULES.read_text(encoding="utf-8"))
     return content
+
+
+@cache
+def planned_keys() -> frozenset[str]:
+    """Return the keys that plans choose, without those of nets."""
+    content = read_rules()
+    rules = [content["validation"], content["batch_size"], content["resize"], *content["rules"]]
+    return frozenset([EPOCHS, *(key for rule in rules for case in rule["cases"] for key in case["set"])])
 
 
 def make_plan(
@@ -78,9 +87,9 @@ class _Planner:
         self._hold_out()
         row = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))
         self.facts["passes"] = row[self.level]
-        self.epochs_are_typed = isinstance(self.typed.get("trainer.epochs"), int | float)
+        self.epochs_are_typed = isinstance(self.typed.get(EPOCHS), int | float)
         if self.epochs_are_typed:
-            self.facts["passes"] = self.typed["trainer.epochs"]
+            self.facts["passes"] = self.typed[EPOCHS]
         self._apply(self.rules["batch_size"])
         self._count_step_images()
         self._apply(self.rules["resize"])
@@ -169,7 +178,7 @@ class _Planner:
             self._use_net(net, reason, MEASURED_BEFORE)
         if budget is None:
             self._choose(
-                {"trainer.epochs": self.facts["passes"]},
+                {EPOCHS: self.facts["passes"]},
                 f"{counted(images, 'training image')} and no time budget",
                 "not measured",
             )

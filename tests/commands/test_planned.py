@@ -452,6 +452,7 @@ def own_config(folder, group, **files):
         (["trainer=fast"], {"trainer.cpu_bf16"}),
         (["trainer.epochs=2.5"], {"trainer.epochs", "data.augment.erase"}),
         (["trainer.label_smoothing=0.1"], {"loss.label_smoothing"}),
+        (["trainer.label_smoothing=0"], {"loss.label_smoothing"}),
         (["data.augment.resized_crop=[0.5,1]"], {"data.augment.crop"}),
         (["trainer=deterministic"], set()),
         (["trainer=default"], set()),
@@ -705,6 +706,16 @@ def test_the_key_of_a_plan_in_an_experiment_is_noted(train, tmp_path):
             err.count("note: conf/experiment/mine.yaml: plan: good has no effect in a file; type plan=good instead\n")
             == 1
         )
+
+
+def test_the_key_of_a_plan_in_an_experiment_does_not_replace_the_typed_level(train, tmp_path):
+    own_config(tmp_path, "experiment", mine="# @package _global_\nplan: good\n")
+    status, _, _ = train(
+        "plan=quick", "experiment=mine", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.run.dir=run"
+    )
+    assert status == 0
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["plan"] == "quick"
+    assert "\n# plan=quick for " in (tmp_path / "run" / "plan.yaml").read_text()
 
 
 def test_a_plan_of_a_former_version_is_read(train, tmp_path, monkeypatch):

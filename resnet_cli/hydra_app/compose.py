@@ -153,6 +153,7 @@ class Composed:
         swept: Keys that its experiment sweeps over; see `swept_keys`.
         sweep_dir: Folder of a sweep of this config; None if it is a new one each time.
         params: Overrides of a sweep in its experiment, such as `model.depth=8,20`.
+        launcher: The class of the launcher of its sweeps.
     """
 
     settings: Settings
@@ -167,6 +168,7 @@ class Composed:
     swept: tuple[str, ...] = ()
     sweep_dir: str | None = None
     params: tuple[str, ...] = ()
+    launcher: str = ""
 
 
 def compose_settings(
@@ -207,7 +209,7 @@ def compose_settings(
             run_dir = str(OmegaConf.select(composed, "hydra.run.dir"))
             is_fixed = has_fixed_folder(composed)
             swept = swept_keys(composed, given)
-            sweep_dir, params = _sweep_settings(composed)
+            sweep = _sweep_settings(composed)
     finally:
         HydraConfig.instance().cfg = before
     keys = tuple(override_keys(given))
@@ -217,20 +219,18 @@ def compose_settings(
     of_run = bool({"resume", "reproduce"} & set(keys)) and not {"model", "model._target_"} & set(keys)
     name = str(settings["name"]) if of_run else model_name(composed.hydra, str(settings["model"]["_target_"]))
     run = runs[0] if runs else None
-    return Composed(
-        settings, keys, in_files, choices, name, run, tuple(given), run_dir, is_fixed, swept, sweep_dir, params
-    )  # fmt: skip
+    return Composed(settings, keys, in_files, choices, name, run, tuple(given), run_dir, is_fixed, swept, *sweep)
 
 
-def _sweep_settings(composed: DictConfig) -> tuple[str | None, tuple[str, ...]]:
-    """Return `sweep_dir` and `params` of `Composed`; nothing where they name a variable that is not set."""
+def _sweep_settings(composed: DictConfig) -> tuple[str | None, tuple[str, ...], str]:
+    """Return `sweep_dir`, `params` and `launcher` of `Composed`; nothing where they name a variable that is not set."""
     sweep_dir: str | None = None
     params: tuple[str, ...] = ()
     with suppress(OmegaConfBaseException):  # they may not be needed
         params = tuple(param_overrides(composed))
     with suppress(OmegaConfBaseException):
         sweep_dir = str(OmegaConf.select(composed, "hydra.sweep.dir")) if has_fixed_folder(composed, "sweep") else None
-    return sweep_dir, params
+    return sweep_dir, params, str(composed.hydra.launcher.get("_target_"))
 
 
 def is_run(item: str) -> bool:

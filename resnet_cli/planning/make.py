@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-import torch
-
 from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import parse_seconds
 from resnet_cli.config.run_config import Node
@@ -22,17 +20,16 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning.choices import Plan
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, validate_other_files
+from resnet_cli.planning.machine import ELSEWHERE, Machine, find_machine
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
 from resnet_cli.planning.rules import make_plan, planned_keys, read_rules
 from resnet_cli.planning.step_times import MOST_SECONDS, PLANNING_RESERVE, images_per_second
 from resnet_cli.planning.typed import keys_of_other_classes, start_of_weights, typed_values
-from resnet_cli.runs.environment import cpu_name
 from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
-from resnet_cli.session.device import device_of, precision_of
 from resnet_cli.session.dry_run import check_weights
 from resnet_cli.session.pretrained_files import has_published_weights
-from resnet_cli.training.device import device_name, has_bf16_matrix_units
+from resnet_cli.training.device import has_bf16_matrix_units
 
 logger = logging.getLogger("resnet_cli")
 
@@ -52,25 +49,30 @@ class MadePlan:
         plan: What was chosen.
         text: The content of `plan.yaml`.
         fingerprint: The content of `fingerprint.json`.
+        notes: Lines about what the plan could not take into account.
     """
 
     plan: Plan
     text: str
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     @property
     def lines(self) -> list[str]:
         """The plan as lines for a terminal."""
-        return format_lines(self.plan)
+        return [*format_lines(self.plan), *(f"plan    {note}" for note in self.notes)]
 
 
-def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = None) -> MadePlan:
+def plan_command(
+    level: str, items: Sequence[str], *, config_dir: str | None = None, is_local: bool = True
+) -> MadePlan:  # fmt: skip
     """Make the plan of a command.
 
     Args:
         level: quick, good or best.
         items: The overrides that were typed, without the plan's.
         config_dir: The folder of --config-dir.
+        is_local: The command trains on this machine; a launcher may start the jobs of a sweep on others.
 
     Raises:
         InputError: The config is wrong, the data cannot be read, or they are too few to train on.
@@ -80,7 +82,8 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
     typed = {**dict.fromkeys(keys_of_other_classes(settings, planned_keys())), **typed_values(composed)}
     if BATCH_SIZE in typed:
         typed[BATCH_SIZE] = build.batch_size(settings["data"])  # the default if the key was deleted
-    machine = Machine.of(settings["trainer"], typed)
+    budget = parse_seconds(settings["trainer"].get("time_budget"))
+    machine = find_machine(level, settings["trainer"], typed, is_local=is_local)
     for key in ("init_from", "teacher"):  # before nets are measured
         if settings.get(key) is not None:
             check_weights(key, settings[key])
@@ -93,13 +96,13 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
     seconds = monotonic() - began
     _require_enough(facts)
     circumstances = {
-        "budget": parse_seconds(settings["trainer"].get("time_budget")),
+        "budget": budget,
         "planning_seconds": round(seconds, 1) if seconds > PLANNING_RESERVE else 0.0,
         "can_resize": can_resize,
         "resize": data.get("resize") if can_resize or isinstance(data.get("image_size"), int) else None,
-        "device": machine.device.type,
+        "device": machine.device_type,
         "weights": planner.published_weights(),
-        "bf16": machine.device.type == "cpu" and machine.chooses_precision and has_bf16_matrix_units(),
+        "bf16": machine.device_type == "cpu" and machine.chooses_precision and has_bf16_matrix_units(),
         "holds_out": planner.holds_out,
         "validates": planner.validates,
         "start": start_of_weights(settings),
@@ -112,7 +115,9 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
         **circumstances,
         "expected_epochs": plan.epochs,
     }
-    return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n")
+    machine.free_memory()
+    notes = [ELSEWHERE.format(level=level)] if budget is not None and not is_local else []
+    return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n", tuple(notes))
 
 
 def _require_enough(facts: Mapping[str, Any]) -> None:
@@ -122,38 +127,6 @@ def _require_enough(facts: Mapping[str, Any]) -> None:
             f"plan: too few to train on: {counted(facts['images'], 'training image')} of "
             f"{counted(facts['classes'], 'class')}; resnet-data shows them"
         )
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The device and the precision that nets are measured with.
-
-    Args:
-        device: The device.
-        precision: fp32, tf32, bf16 or fp16.
-        chooses_precision: The precision is `auto`.
-    """
-
-    device: torch.device
-    precision: str
-    chooses_precision: bool
-
-    @staticmethod
-    def of(trainer: Node, typed: Mapping[str, Any]) -> "Machine":
-        """Return the device and the precision of a run; an untyped precision is bf16 on a CPU where that is fast.
-
-        Raises:
-            InputError: The device is not on this machine, or cannot compute with the precision.
-        """
-        device = device_of(trainer)
-        precision = precision_of(trainer, device, cpu_bf16=bool(typed.get("trainer.cpu_bf16", True)))
-        return Machine(device, precision, chooses_precision=trainer.get("precision", "auto") == "auto")
-
-    @property
-    def name(self) -> str:
-        """The processor, device and precision, in words: rates depend on them as well as on the net."""
-        processor = f"{cpu_name()}, " if self.device.type == "cpu" else ""
-        return f"{processor}{device_name(self.device)}, {self.precision}, torch {torch.__version__}"
 
 
 class _Measurer:

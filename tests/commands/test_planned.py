@@ -12,6 +12,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from resnet_cli.commands.train import planned
+from resnet_cli.errors import InputError
 from resnet_cli.planning import make
 from resnet_cli.session import time_budget
 from resnet_cli.session.paths import Origin
@@ -584,7 +585,7 @@ def test_rates_are_measured_again_after_a_week_and_with_another_torch(train, mon
     monkeypatch.setattr(make.time, "time", lambda: now + 8 * 24 * 3600)
     train(*line)
     assert len(calls) == 2 * once
-    monkeypatch.setattr(make.torch, "__version__", "9.9")
+    monkeypatch.setattr(torch, "__version__", "9.9")
     train(*line)
     assert len(calls) == 3 * once
 
@@ -814,6 +815,26 @@ def test_a_run_in_the_folder_of_an_experiment_keeps_its_plan(train, tmp_path, mo
     status, out, _ = train(*line)
     assert status == 0
     assert "nothing to do" in out
+
+
+def test_jobs_on_other_machines_may_be_for_a_device_that_is_not_here(train, tmp_path, monkeypatch, capsys):
+    own_config(tmp_path, "hydra/launcher", cluster="_target_: own_launchers.Cluster\n")
+    monkeypatch.chdir(tmp_path)
+    line, note = ["-m", "plan=quick", *TINY, "seed=0,1"], "times nets on this machine, and the jobs may run on others"
+    for device, expected in (("cuda:9", "cuda"), ("auto", "cpu")):
+        with planned.planned([*line, "hydra/launcher=cluster", f"trainer.device={device}"]) as plans:
+            assert json.loads(plans.files_of("quick")["fingerprint.json"])["device"] == expected
+    with pytest.raises(InputError, match="trainer.device: "), planned.planned([*line, "trainer.device=cuda:9"]):
+        pass
+    assert note not in capsys.readouterr().err
+    line.append("trainer.time_budget=30 s")
+    with planned.planned([*line, "hydra/launcher=cluster"]):
+        assert f"plan    a plan for trainer.time_budget {note}" in capsys.readouterr().err
+    with planned.planned(line):
+        assert note not in capsys.readouterr().err
+    cuda = ["hydra/launcher=cluster", "trainer.device=cuda:9"]
+    with pytest.raises(InputError, match=f"cuda:9 is not available .*{note}"), planned.planned([*line, *cuda]):
+        pass
 
 
 def test_a_job_on_another_machine_has_the_plan(train):

@@ -26,6 +26,7 @@ from resnet_cli.runs.reading import read_run
 from resnet_cli.runs.terminal import format_line
 from resnet_cli.session.context import Plans
 from resnet_cli.streams import in_notebook
+from resnet_cli.sweeps.hydra_config import LOCAL_LAUNCHERS
 
 if TYPE_CHECKING:
     from resnet_cli.hydra_app.compose import Composed
@@ -70,12 +71,13 @@ def planned(arguments: Sequence[str], resumed: Collection[str] = ()) -> Iterator
     if sweep is not None:
         overrides = _with_params(overrides, sweep.params)
         _require_one_data_set(overrides)
+    is_local = sweep is None or sweep.launcher.endswith(LOCAL_LAUNCHERS)
     with TemporaryDirectory(prefix="resnet-cli-plan-") as name:
         files: dict[str, dict[str, str]] = {}
         written: dict[str, str] = {}
         for level in levels:
             text, fingerprint = _find_plan(level, overrides, options, resumed, sweep) or _make_plan(
-                level, options, overrides, is_one_of_several=len(levels) > 1
+                level, options, overrides, is_one_of_several=len(levels) > 1, is_local=is_local
             )
             written[str(Path(name) / "plan" / f"{level}.yaml")] = as_option(text, level)
             run = RunDir("")
@@ -247,13 +249,13 @@ def _differing_keys(job: RunDir, typed: Mapping[str, Any], options: Sequence[str
 
 
 def _make_plan(
-    level: str, options: Sequence[str], overrides: Sequence[Override], *, is_one_of_several: bool
+    level: str, options: Sequence[str], overrides: Sequence[Override], *, is_one_of_several: bool, is_local: bool
 ) -> tuple[str, str]:
     """Make the plan and print it, with its level if a sweep has several."""
     items, first_values = _without_plan(overrides, options, (SEARCH_PATH,))
     from resnet_cli.planning.make import plan_command  # it imports torch
 
-    made = plan_command(level, items, config_dir=config_dir(options))
+    made = plan_command(level, items, config_dir=config_dir(options), is_local=is_local)
     stream = sys.stdout if in_notebook() else sys.stderr  # a notebook shows the latter in red
     title = f"plan    plan={level}"
     note = f"plan    made for {' '.join(first_values)}, the first job of the sweep, and used for all jobs"

@@ -824,7 +824,7 @@ def test_jobs_on_other_machines_may_be_for_a_device_that_is_not_here(train, tmp_
     for device, expected in (("cuda:9", "cuda"), ("auto", "cpu")):
         with planned.planned([*line, "hydra/launcher=cluster", f"trainer.device={device}"]) as plans:
             assert json.loads(plans.files_of("quick")["fingerprint.json"])["device"] == expected
-    with pytest.raises(InputError, match="trainer.device: "), planned.planned([*line, "trainer.device=cuda:9"]):
+    with pytest.raises(InputError, match=r"trainer\.device: "), planned.planned([*line, "trainer.device=cuda:9"]):
         pass
     assert note not in capsys.readouterr().err
     line.append("trainer.time_budget=30 s")

@@ -54,19 +54,20 @@ def images_per_second(
         The rate; 0 if a step does not fit into memory.
 
     Raises:
-        InputError: The net does not run on images of this size.
+        InputError: The net does not run on images of this size, or the optimizer fails in a step.
     """
     images_of_step = batch_size
     if device.type == "cpu":
         largest = LARGEST_BATCH * 32 * 32 // (in_size[1] * in_size[2])
         images_of_step = min(batch_size, LARGEST_BATCH, max(largest, LEAST_BATCH))
+    images_of_step = max(2, images_of_step)  # batch norm may need two; the run says so
     dtype = DTYPES.get(precision)
     with torch.random.fork_rng(devices=[]):
         net = build.model(nodes["model"], in_size=in_size, num_classes=classes, seed=0).to(device)
         net = net.to(memory_format=torch.channels_last)
         images = torch.randn(images_of_step, *in_size, device=device).contiguous(memory_format=torch.channels_last)
         labels = torch.arange(images_of_step, device=device) % classes
-        optimizer = build.optimizer(nodes["optimizer"], net, classes)
+        optimizer = build.optimizer(nodes["optimizer"], net, classes, device)
         parameter = next(net.parameters())
 
         def compute_gradients() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from resnet_cli.errors import InputError
 from resnet_cli.optimizers import Muon
 from resnet_cli.planning.step_times import images_per_second
 from tests.support.settings import settings_of
@@ -39,6 +40,19 @@ def test_a_step_has_the_update_of_the_optimizer(monkeypatch):
         settings, (1, 8, 8), 3, batch_size=4, device=CPU, precision="fp32", clock=iter(range(0, 4000, 2)).__next__
     )
     assert set(steps) == {0.02}
+
+
+def test_an_optimizer_that_fails_in_a_step_is_refused_in_a_line():
+    optimizer = {"_target_": "torch.optim.SparseAdam", "lr": 0.1}
+    nodes = {"model": settings_of("model=plain_mlp")["model"], "optimizer": optimizer}
+    with pytest.raises(InputError, match=r"^optimizer: torch\.optim\.SparseAdam fails in its first step: "):
+        images_per_second(nodes, (1, 8, 8), 3, batch_size=4, device=CPU, precision="fp32")
+
+
+def test_a_net_whose_last_features_are_single_pixels_is_timed_for_batches_of_one_image():
+    nodes = settings_of("model=resnet8")
+    rate = images_per_second(nodes, (3, 4, 4), 3, batch_size=1, device=CPU, precision="fp32", seconds=0.001)
+    assert rate > 0
 
 
 def test_a_step_on_a_cpu_has_few_images_and_fewer_large_ones(monkeypatch):

@@ -7,15 +7,19 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import Any
 
 from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import parse_seconds
+from resnet_cli.config.messages import naming
 from resnet_cli.config.run_config import Node
+from resnet_cli.config.trust import targets
 from resnet_cli.config.validation import Settings
 from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.images.cache import ArrayCache, find_cache_folder
+from resnet_cli.distributed.options import options_of
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning.choices import Plan
@@ -23,16 +27,24 @@ from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, validat
 from resnet_cli.planning.machine import ELSEWHERE, Machine, find_machine
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
 from resnet_cli.planning.rules import make_plan, planned_keys, read_rules
-from resnet_cli.planning.step_times import MOST_SECONDS, PLANNING_RESERVE, images_per_second
+from resnet_cli.planning.step_times import (
+    MOST_SECONDS,
+    PLANNING_RESERVE,
+    images_per_second,
+    teacher_images_per_second,
+)
 from resnet_cli.planning.typed import keys_of_other_classes, start_of_weights, typed_values
 from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
 from resnet_cli.session.dry_run import check_weights
 from resnet_cli.session.pretrained_files import has_published_weights
+from resnet_cli.session.shared_start import fixed_threads
+from resnet_cli.session.trained import open_trained
 from resnet_cli.training.device import has_bf16_matrix_units
 
 logger = logging.getLogger("resnet_cli")
 
+IN_ONE_PROCESS = "nets were timed in one process; how much faster trainer.processes={processes} is was not measured"
 PLANNED_SIDE = 64  # side in pixels at which files of different sizes are measured
 CACHE = "~/.cache/resnet-cli/decoded"
 BATCH_SIZE = "data.batch_size"
@@ -107,16 +119,15 @@ def plan_command(
         "validates": planner.validates,
         "start": start_of_weights(settings),
     }
-    plan = make_plan(level, facts, typed, circumstances, planner.rate, planner.images_left, planner.accepts)
-    content = {
-        **facts,
-        "rates": planner.rates,
-        "machine": machine.name,
-        **circumstances,
-        "expected_epochs": plan.epochs,
-    }
+    processes = options_of(settings["trainer"])
+    with fixed_threads(processes):
+        plan = make_plan(level, facts, typed, circumstances, planner.rate, planner.images_left, planner.accepts)
+        measured = {"rates": planner.rates, "machine": machine.name}
+    content = {**facts, **measured, **circumstances, "expected_epochs": plan.epochs}
     machine.free_memory()
-    notes = [ELSEWHERE.format(level=level)] if budget is not None and not is_local else []
+    notes = [ELSEWHERE.format(level=level)] if not is_local else []
+    notes += [IN_ONE_PROCESS.format(processes=processes.processes)] if processes.processes > 1 else []
+    notes = notes if budget is not None else []  # nothing was timed
     return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n", tuple(notes))
 
 
@@ -143,6 +154,7 @@ class _Measurer:
         self.cache = ArrayCache(find_cache_folder(folder))
         self.facts: dict[str, Any] = {}
         self.key = ""
+        self.rate_of_teacher: float | None = None
 
     @property
     def rates(self) -> dict[str, float]:
@@ -210,7 +222,23 @@ class _Measurer:
             )  # fmt: skip
             rates[name] = round(rate, 1)
             self._save()
-        return rates[name]
+        if self.settings.get("teacher") is None:
+            return rates[name]
+        seconds = [1 / rate if rate else inf for rate in (rates[name], self._teacher_rate(batch_size))]
+        return 1 / sum(seconds)
+
+    def _teacher_rate(self, batch_size: int) -> float:
+        """Return the images per second for which the run's teacher predicts classes, at the size that it takes."""
+        if self.rate_of_teacher is None:
+            name, model = str(self.settings["teacher"]), {"model": self.settings["model"]}
+            with naming("teacher", name):
+                trust = bool(self.settings.get("trust"))
+                trained = open_trained(name, device=str(self.machine.device), trust=trust, named=targets(model))
+            self.rate_of_teacher = teacher_images_per_second(
+                trained.model, trained.in_size, batch_size=batch_size, device=self.machine.device,
+                precision=self.machine.precision,
+            )  # fmt: skip
+        return self.rate_of_teacher
 
     def accepts(self, values: Mapping[str, Any]) -> bool:
         """Return whether the options of groups in `values` accept the keys of these groups that were typed."""

@@ -24,6 +24,7 @@ Rate = Callable[[Mapping[str, Any], int, int], float]
 RULES = Path(__file__).with_name("rules.yaml")
 MEASURED_BEFORE = "the rates were measured on this machine before the plan was made"
 MUON = "muon"
+ENDS_OF_EPOCHS = ("trainer.steps_per_epoch", "trainer.max_batches")  # keys by which epochs end before the data
 WORDING = Wording()
 
 
@@ -87,11 +88,12 @@ class _Planner:
         self._hold_out()
         row = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))
         self.facts["passes"] = row[self.level]
-        self.epochs_are_typed = isinstance(self.typed.get(EPOCHS), int | float)
-        if self.epochs_are_typed:
-            self.facts["passes"] = self.typed[EPOCHS]
         self._apply(self.rules["batch_size"])
         self._count_step_images()
+        self.epochs_are_typed = isinstance(self.typed.get(EPOCHS), int | float)
+        if self.epochs_are_typed:
+            epochs, per_pass = self.typed[EPOCHS], self._epochs_per_pass
+            self.facts["passes"] = epochs if per_pass == 1 else round(epochs / per_pass, 1)
         self._apply(self.rules["resize"])
         self._choose_net()
         for rule in self.rules["rules"]:
@@ -118,6 +120,13 @@ class _Planner:
         batch_size, images = self.facts["batch_size"], self.facts["images"]
         self.facts["step_images"] = min(batch_size, images)
         self.facts["step"] = f"{images:,} (all training images)" if images < batch_size else f"{batch_size:,}"
+
+    @property
+    def _epochs_per_pass(self) -> float:
+        """How many epochs a pass over the training images takes: 1, unless epochs are typed to end before."""
+        batches = max(1, -(-self.facts["images"] // self.facts["batch_size"]))
+        typed = [self.typed.get(key) for key in ENDS_OF_EPOCHS]
+        return float(batches / min([batches, *(steps for steps in typed if isinstance(steps, int))]))
 
     def _apply(self, rule: Mapping[str, Any]) -> None:
         """Choose the values of the first case of a rule that holds, if its schedule has the `schedule.*` keys typed."""
@@ -177,11 +186,11 @@ class _Planner:
             self._count_epochs(passes)
             self._use_net(net, reason, MEASURED_BEFORE)
         if budget is None:
-            self._choose(
-                {EPOCHS: self.facts["passes"]},
-                f"{counted(images, 'training image')} and no time budget",
-                "not measured",
-            )
+            epochs, reason = self.facts["passes"], f"{counted(images, 'training image')} and no time budget"
+            if self._epochs_per_pass > 1:
+                epochs = max(1, round(epochs * self._epochs_per_pass))
+                reason += f": {counted(epochs, 'epoch')} of these steps see each about {self.facts['passes']} times"
+            self._choose({EPOCHS: epochs}, reason, "not measured")
 
     def _plan_for_given_net(self, sides: Sequence[int]) -> None:
         """Choose the side of the images for a net that the user chose, and count its epochs in the budget."""

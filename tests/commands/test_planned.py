@@ -428,6 +428,21 @@ def test_nets_are_measured_with_their_optimizer_and_batch(train, monkeypatch):
     assert ("Muon", 8) in kinds["data.batch_size"]
 
 
+def test_the_time_of_a_teacher_counts(train, trained_run, monkeypatch):
+    monkeypatch.setattr(make, "teacher_images_per_second", lambda *arguments, **options: 1e4)
+    photos = ["data=image_folder", f"data.root={trained_run.parent / 'photos'}", "data.image_size=[10,8]"]
+    line = ["plan=quick", *photos, "trainer.time_budget=30 s", "--cfg", "job"]
+    assert "trains 10,000 images per second" in train(*line)[2]
+    assert "trains 5,000 images per second" in train(*line, f"teacher={trained_run}")[2]
+
+
+def test_several_processes_are_not_timed_and_a_line_says_so(train):
+    for typed, is_said in (("trainer.processes=2", True), ("trainer.processes=1", False)):
+        status, _, err = train("plan=quick", *TINY, typed, "trainer.time_budget=30 s", "--cfg", "job")
+        assert status == 0
+        assert ("plan    nets were timed in one process; " in err) is is_said
+
+
 def choices_of(err):
     """Return what the lines of a plan choose."""
     return dict(line.split()[1].partition("=")[::2] for line in err.splitlines() if line.startswith("plan    "))

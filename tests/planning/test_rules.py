@@ -151,6 +151,17 @@ def test_epochs_that_are_typed_are_the_passes_that_are_planned_for(budget):
     assert values(plan(typed={"trainer.epochs": 2}, **slow))["model"] != values(plan(**slow))["model"]
 
 
+def test_epochs_of_fewer_steps_are_as_many_as_the_passes_need():
+    made = plan(typed={"trainer.steps_per_epoch": 100}, images=50000)
+    assert values(made)["trainer.epochs"] == 59  # 15 passes of 391 steps
+    expected = "50,000 training images and no time budget: 59 epochs of these steps see each about 15 times"
+    assert reasons_of(made)["trainer.epochs"] == expected
+    assert values(plan(typed={"trainer.max_batches": 1000}, images=50000))["trainer.epochs"] == 15
+    for epochs, is_erased in ((59, True), (50, False)):
+        typed = {"trainer.epochs": epochs, "trainer.max_batches": 100}
+        assert ("data.augment.erase" in values(plan(typed=typed, images=50000))) is is_erased
+
+
 def test_an_option_that_is_typed_keeps_all_its_values():
     chosen = values(plan(typed={"optimizer": "adamw", "schedule": "cosine", "trainer": "deterministic"}))
     assert not any(key.startswith(("optimizer", "schedule")) for key in chosen)

@@ -5,7 +5,7 @@ import torch
 
 from resnet_cli.errors import InputError
 from resnet_cli.optimizers import Muon
-from resnet_cli.planning.step_times import images_per_second
+from resnet_cli.planning.step_times import images_per_second, teacher_images_per_second
 from tests.support.settings import settings_of
 
 CPU = torch.device("cpu")
@@ -75,6 +75,17 @@ def test_a_step_that_does_not_fit_into_memory_has_no_rate(monkeypatch):
     settings = settings_of("model=plain_mlp")
     monkeypatch.setattr("torch.nn.functional.cross_entropy", run_out)
     assert images_per_second(settings, (1, 8, 8), 3, batch_size=4, device=CPU, precision="fp32") == 0
+
+
+def test_a_teacher_takes_the_time_of_its_fastest_prediction():
+    times, sizes = iter([0, 1, 10, 10.5, 20, 21]), []
+    teacher = torch.nn.Flatten()
+    teacher.register_forward_hook(lambda module, images, scores: sizes.append(len(scores)))
+    rate = teacher_images_per_second(
+        teacher, (1, 8, 8), batch_size=256, device=CPU, precision="fp32", clock=lambda: next(times)
+    )
+    assert rate == 64 / 0.5
+    assert set(sizes) == {64}
 
 
 def test_other_errors_of_a_step_are_raised(monkeypatch):

@@ -19,6 +19,7 @@ from resnet_cli.config.trust import targets
 from resnet_cli.config.validation import Settings
 from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.images.cache import ArrayCache, find_cache_folder
+from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.distributed.options import options_of
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
@@ -106,6 +107,7 @@ def plan_command(
     began = monotonic()
     facts = planner.fingerprint()
     seconds = monotonic() - began
+    planner.record_reading(seconds)
     _require_enough(facts)
     circumstances = {
         "budget": budget,
@@ -121,7 +123,9 @@ def plan_command(
     }
     processes = options_of(settings["trainer"])
     with fixed_threads(processes):
-        plan = make_plan(level, facts, typed, circumstances, planner.rate, planner.images_left, planner.accepts)
+        plan = make_plan(
+            level, facts, typed, circumstances, planner.rate, planner.images_left, planner.accepts, planner.reading
+        )  # fmt: skip
         measured = {"rates": planner.rates, "machine": machine.name}
     content = {**facts, **measured, **circumstances, "expected_epochs": plan.epochs}
     machine.free_memory()
@@ -155,6 +159,8 @@ class _Measurer:
         self.facts: dict[str, Any] = {}
         self.key = ""
         self.rate_of_teacher: float | None = None
+        self.has_read = False
+        self.unread: dict[tuple[int, str | None], float] = {}
 
     @property
     def rates(self) -> dict[str, float]:
@@ -182,10 +188,35 @@ class _Measurer:
         if known is None or known.get("format") != FORMAT or known.get("damaged"):  # other options may read the damaged
             logger.info("plan    looking at the training images")
             known = measure_fingerprint(self.node, parts, self.machine.device)
-            self.facts = known
+            self.facts, self.has_read = known, True
             self._save()
         self.facts = known
         return {key: value for key, value in known.items() if not key.startswith("_")}
+
+    def record_reading(self, seconds: float) -> None:
+        """Remember how long looking at the images took, unless their fingerprint was in the cache."""
+        if self.has_read:
+            self.facts["_reading"] = round(seconds, 1)
+            self._save()
+
+    def reading(self, side: int, resize: str | None) -> float:
+        """Return the seconds that the run spends on reading the images anew: at another size, which is not cached.
+
+        Args:
+            side: Side of the images of the run, where they can be resized.
+            resize: How files become squares; None where they are not changed.
+        """
+        seconds = float(self.facts.get("_reading", 0.0))
+        is_same = (not self.can_resize or side == PLANNED_SIDE) and resize in (None, self.node.get("resize"))
+        if is_same or seconds <= PLANNING_RESERVE:
+            return 0.0
+        if (side, resize) not in self.unread:
+            size = {"image_size": side} if self.can_resize else {}
+            with quiet():
+                images = build.partition({**self.node, **size, "resize": resize}).samples["train"].split.images
+            is_there = not isinstance(images, LazyImages) or images.cached_rows() is not None
+            self.unread[side, resize] = 0.0 if is_there else seconds
+        return self.unread[side, resize]
 
     def images_left(self, val_fraction: float) -> int:
         """Return the number of training images if another fraction is held out."""

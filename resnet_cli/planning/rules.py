@@ -20,6 +20,8 @@ from resnet_cli.planning.wording import Wording, about_epochs, describe_scaling
 Facts = Mapping[str, Any]
 # Images a second of a net, from what it sets, the side of images, and the images of a step.
 Rate = Callable[[Mapping[str, Any], int, int], float]
+# Seconds that a run spends on reading the images anew, from the side of images and how files become squares.
+Reading = Callable[[int, str | None], float]
 
 RULES = Path(__file__).with_name("rules.yaml")
 MEASURED_BEFORE = "the rates were measured on this machine before the plan was made"
@@ -46,6 +48,7 @@ def planned_keys() -> frozenset[str]:
 def make_plan(
     level: str, fingerprint: Facts, typed: Mapping[str, Any], machine: Facts, rate: Rate,
     images_left: Callable[[float], int], accepts: Accepts = lambda net: True,
+    reading: Reading = lambda side, resize: 0.0,
 ) -> Plan:  # fmt: skip
     """Choose every value that the rules know and the user has not typed.
 
@@ -62,19 +65,20 @@ def make_plan(
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
         accepts: Returns whether the options of groups accept the keys of these groups that were typed.
+        reading: Seconds of the budget that reading the images takes again in the run, if their size is another one.
     """
     facts = {**fingerprint, **machine, "level": level}
-    return _Planner(level, facts, typed, rate, images_left, accepts).plan()
+    return _Planner(facts, typed, rate, images_left, accepts, reading).plan()
 
 
 class _Planner:
     def __init__(
-        self, level: str, facts: dict[str, Any], typed: Mapping[str, Any], rate: Rate,
-        images_left: Callable[[float], int], accepts: Accepts,
+        self, facts: dict[str, Any], typed: Mapping[str, Any], rate: Rate, images_left: Callable[[float], int],
+        accepts: Accepts, reading: Reading,
     ) -> None:  # fmt: skip
         self.rules = read_rules()
-        self.level, self.facts, self.typed = level, facts, typed
-        self.rate, self.images_left, self.accepts = rate, images_left, accepts
+        self.level, self.facts, self.typed = facts["level"], facts, typed
+        self.rate, self.images_left, self.accepts, self.reading = rate, images_left, accepts, reading
         self.facts["net_optimizer"] = None
         self.facts["class_weights"] = typed.get("loss.class_weights")
         self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
@@ -175,7 +179,7 @@ class _Planner:
             self._use_net(net, reason, "not measured")
         else:
             side, net, rate = self._largest_affordable(sides)
-            passes = self._passes_in_budget(rate)
+            passes = self._passes_in_budget(rate, side)
             self._choose_side(side, f"{net['name']} gets {about_epochs(passes)} in the budget at this size")
             least = self._least_passes(net)
             needs = f"fewer than the {format_number(least)} it needs"
@@ -204,12 +208,12 @@ class _Planner:
             return
         net = {**net, "set": {}}  # as it is in the config
         side = sides[-1]
-        passes = self._passes_in_budget(self._rate(net, side))
+        passes = self._passes_in_budget(self._rate(net, side), side)
         for smaller in reversed(sides[:-1]):
             if passes >= self._least_passes(net):
                 break
             try:
-                passes, side = self._passes_in_budget(self._rate(net, smaller)), smaller
+                passes, side = self._passes_in_budget(self._rate(net, smaller), smaller), smaller
             except InputError:  # the net does not take images of this size
                 break
         self._choose_side(side, f"the net that you chose gets {about_epochs(passes)} in the budget at this size")
@@ -219,9 +223,10 @@ class _Planner:
         if not self.epochs_are_typed:
             self.facts["passes"] = max(1, round(passes))
 
-    def _passes_in_budget(self, rate: float) -> float:
+    def _passes_in_budget(self, rate: float, side: int) -> float:
         """Return how many passes over the training images fit into the budget, at this rate in images per second."""
-        return passes_in_budget(self.facts["budget"] - self.facts["planning_seconds"], rate, self.facts["images"])
+        read = self.facts["planning_seconds"] + self.reading(side, self.facts["resize"])
+        return passes_in_budget(self.facts["budget"] - read, rate, self.facts["images"])
 
     def _least_passes(self, net: Mapping[str, Any]) -> float:
         """Return the fewest passes with which a net is chosen in a budget."""
@@ -249,7 +254,7 @@ class _Planner:
         """
         for side in reversed(sides):
             for net in self.candidates.pretrained_nets(side):
-                if self._passes_in_budget(rate := self._rate(net, side)) >= self._least_passes(net):
+                if self._passes_in_budget(rate := self._rate(net, side), side) >= self._least_passes(net):
                     return side, net, rate
         fallback = None
         for side in reversed(sides):
@@ -257,7 +262,7 @@ class _Planner:
             for net in self.candidates.nets(side):
                 rate = self._rate(net, side)
                 fallback = (side, net, rate) if fallback is None or rate > fallback[2] else fallback
-                if self._passes_in_budget(rate) < self._least_passes(net):
+                if self._passes_in_budget(rate, side) < self._least_passes(net):
                     break
                 best = (side, net, rate)
             if best is not None:

@@ -137,6 +137,23 @@ def test_the_plan_knows_what_reading_the_images_took(train, tmp_path, monkeypatc
         assert json.loads((tmp_path / name / "fingerprint.json").read_text())["planning_seconds"] == seconds
 
 
+def test_the_plan_knows_that_images_are_read_again_at_another_size(tmp_path, monkeypatch):
+    write_class_folders(tmp_path / "photos", ["cat", "dog"], 20, (96, 96))
+    monkeypatch.chdir(tmp_path)
+    clock = iter([0.0, 30.0, 40.0, 40.0, 50.0, 50.0])
+    monkeypatch.setattr(make, "monotonic", lambda: next(clock))
+    line = ["plan=good", "data=image_folder", "data.root=photos", "trainer.time_budget=2 min"]
+
+    def expected(*typed):
+        with planned.planned([*line, *typed]) as plans:
+            return json.loads(plans.files_of("good")["fingerprint.json"])["expected_epochs"]
+
+    rate = 1e4 / (32 + 0.1 * 1e4)  # epochs a second
+    assert expected() == round(50 * rate)  # read here and by the run, at 96 pixels: twice 30 seconds
+    assert expected() == round(0.85 * 90 * rate)  # looked at before, but not read at 96 pixels
+    assert expected("data.image_size=64") == round(0.85 * 120 * rate)  # as the images were looked at
+
+
 def test_values_of_an_experiment_count_as_typed(train, tmp_path):
     folder = tmp_path / "conf" / "experiment"
     folder.mkdir(parents=True)

@@ -138,7 +138,8 @@ def test_the_plan_knows_what_reading_the_images_took(train, tmp_path, monkeypatc
 
 
 def test_the_plan_knows_that_images_are_read_again_at_another_size(tmp_path, monkeypatch):
-    write_class_folders(tmp_path / "photos", ["cat", "dog"], 20, (96, 96))
+    for part, count in (("train", 20), ("test", 2)):
+        write_class_folders(tmp_path / "photos" / part, ["cat", "dog"], count, (96, 96))
     monkeypatch.chdir(tmp_path)
     clock = iter([0.0, 30.0, 40.0, 40.0, 50.0, 50.0])
     monkeypatch.setattr(make, "monotonic", lambda: next(clock))

@@ -67,13 +67,7 @@ def test_the_time_that_reading_the_images_took_is_not_left_for_epochs():
 
 def test_images_that_a_run_reads_again_take_their_time_again():
     def epochs(planning_seconds, reading):
-        machine = {
-            **MACHINE,
-            "budget": 300.0,
-            "planning_seconds": planning_seconds,
-            "can_resize": True,
-            "resize": "crop",
-        }
+        machine = {**MACHINE, **RESIZED, "budget": 300.0, "planning_seconds": planning_seconds}
         return make_plan(
             "good", FACTS, {}, machine, lambda net, side, batch_size: 1000.0, lambda held_out: 5000,
             reading=lambda side, resize: reading if (side, resize) == (32, "crop") else 0.0,

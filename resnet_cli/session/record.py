@@ -103,7 +103,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     budget = prepared.budget
     if budget is not None and record["test"] is None:
         logger.info("%s", budget.start_epochs(context.files))
-    chance = ChanceCheck(prepared.loaders, prepared.trainer.epochs)
+    chance = ChanceCheck(prepared.loaders, prepared.trainer.epochs, is_new=starts_anew)
     return RunSaver(
         run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers,
         (chance,) if budget is None else (chance, budget),

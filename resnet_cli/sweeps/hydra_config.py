@@ -9,6 +9,7 @@ from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.names import name_beside, quote_override
 
 SEARCH_TARGET = "hydra_plugins.resnet_cli.OptunaSearch"
+LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")  # how the names of their classes end
 
 
 def is_grid(config: DictConfig) -> bool:
@@ -28,7 +29,7 @@ def is_serial(config: DictConfig) -> bool:
 
 def runs_on_this_machine(config: DictConfig) -> bool:
     """Return whether jobs are known to use the devices of this machine."""
-    return str(config.hydra.launcher._target_).endswith(("BasicLauncher", "JoblibLauncher"))
+    return str(config.hydra.launcher._target_).endswith(LOCAL_LAUNCHERS)
 
 
 def sweep_overrides(config: DictConfig) -> list[str]:

@@ -29,6 +29,11 @@ KEYS_OF_RESULTS = {"trainer.test_tta"}
 RESOLVER = "${job_folder:''"  # the start of `hydra.sweep.subdir` before the swept keys are known
 
 
+def changes_job(key: str) -> bool:
+    """Return whether another value of a key makes another job: it identifies jobs, or is a path, or no key."""
+    return not key or key in KEYS_OF_PATHS or is_identifying(key)
+
+
 def original_names(overrides: Sequence[str]) -> list[str]:
     """Return Hydra overrides that make job names use `overrides` in place of a job's own overrides of the same keys.
 

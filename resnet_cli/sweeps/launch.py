@@ -34,6 +34,7 @@ class SweepLaunch:
         summary: Lines of a search, to print after the sweep's table.
         origin: Where the command's relative paths start from.
         changed_keys: Keys of the jobs that were changed when the sweep was resumed.
+        typed_keys: Those that are changed now.
         finished: A line on each job of a grid that is finished already, and so not launched, by its number.
         jobs: The folder name and the overrides of each job of a grid, by its number.
 
@@ -48,7 +49,7 @@ class SweepLaunch:
         self.finished: Mapping[int, str] = {}
         self.jobs: Mapping[int, tuple[str, Sequence[str]]] = {}
         self.origin = command.origin
-        self.changed_keys = command.changed_keys
+        self.changed_keys, self.typed_keys = command.changed_keys, command.typed_keys
         self._command, self._stop = command, stop
         self._resources = ExitStack()
 

@@ -1,6 +1,6 @@
 """Prepare a sweep before Hydra starts its first job: validate all jobs, then open the sweep's folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import has_fixed_folder, override_keys, require_files_apart, require_fixed_folder
 from resnet_cli.hydra_app.plugins import require_plugins
+from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.sweeps import gpus, grid, hydra_config
 from resnet_cli.sweeps.hydra_internals import expand_grid, register_plugin
@@ -56,6 +57,7 @@ def prepare_sweep(config: DictConfig) -> None:
     is_default_folder = hydra_config.resolve_sweep_folder(config)
     _require_jobs(config)
     _require_distinct_jobs(config)
+    _require_changeable(config, launch.typed_keys)
     with launch.signals_raised_at_once():
         planned = _validated_jobs(config, is_default_folder=is_default_folder)
     lines = {
@@ -98,6 +100,26 @@ def _require_distinct_jobs(config: DictConfig) -> None:
         f"{str(override.input_line).lstrip('+')}: all jobs of a sweep have the same value{remedy.get(key, '')}"
         for override in parsed
         if override.is_sweep_override() and (key := override.key_or_group.split(".")[0]) in KEYS_NOT_IN_NAMES
+    ]
+    if problems:
+        raise InputError(*problems)
+
+
+def _require_changeable(config: DictConfig, keys: Collection[str]) -> None:
+    """Raise an `InputError` if the experiment sweeps a key that is changed for all jobs of a resumed sweep.
+
+    Args:
+        config: The composed config of the sweep.
+        keys: The keys that are changed.
+    """
+    params = param_overrides(config)
+    typed = hydra_config.sweep_overrides(config)[len(params) :]
+    given = dict(zip(override_keys(typed), typed, strict=True))
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    problems = [
+        f"{given[key].lstrip('+')}: the sweep has {param.lstrip('+')}, which cannot be changed for all its jobs"
+        for key, param in zip(override_keys(params), params, strict=True)
+        if key in keys and key in given and parser.parse_override(param).is_sweep_override()
     ]
     if problems:
         raise InputError(*problems)

@@ -34,12 +34,14 @@ class ResolvedCommand:
         stored: The form in which `sweep.json` stores the command, if it sweeps.
         replaces: The stored command of a resumed sweep that this one replaces.
         origin: Where relative paths start from.
+        typed_keys: Keys of the jobs that are changed now, with `-m resume=SWEEP KEY=VALUE`.
     """
 
     arguments: list[str]
     stored: SweepCommand
     replaces: SweepCommand | None = None
     origin: Origin = field(default_factory=Origin)
+    typed_keys: frozenset[str] = frozenset()
 
     @property
     def changed_keys(self) -> frozenset[str]:
@@ -111,7 +113,9 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
         origin = replace(_origin(stored, folder, others), swept=swept)
         arguments = [*_with_located_configs(kept, origin, is_known=bool(stored.folders)), *subdir]
         arguments.append(f"hydra.sweep.dir={quote_override(folder.as_posix())}")
-        yield ResolvedCommand(arguments, changed if changed != stored else original, original, origin)
+        new = [argument for argument in changed.arguments if argument not in stored.arguments]
+        typed = frozenset(override_keys([*others, *new]))
+        yield ResolvedCommand(arguments, changed if changed != stored else original, original, origin, typed)
 
 
 def _swept_paths(stored: SweepCommand, overrides: Sequence[str]) -> dict[str, dict[str, str]]:

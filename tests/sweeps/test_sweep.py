@@ -180,6 +180,25 @@ def test_all_commands_of_a_sweep_are_checked_before_the_first_trains(train, tmp_
     assert err.startswith("error: trainer.epochs=4: the sweep has trainer.epochs=1,2, which cannot be changed")
 
 
+def own_experiment(folder, text):
+    (folder / "conf/experiment").mkdir(parents=True, exist_ok=True)
+    (folder / "conf/experiment/own.yaml").write_text(f"# @package _global_\n{text}\n")
+
+
+def test_a_key_that_an_experiment_sweeps_is_not_changed_for_all_jobs(train, tmp_path, monkeypatch):
+    """The typed value would replace those of the experiment, so that one job is left."""
+    monkeypatch.chdir(tmp_path)
+    own_experiment(tmp_path, "hydra: {sweeper: {params: {trainer.epochs: '1,2'}}}")
+    stored_sweep(tmp_path / "s", ["experiment=own", *(word for word in tiny() if "epochs" not in word)])
+    before = (tmp_path / "s/sweep.json").read_bytes()
+    status, out, err = train("-m", "resume=s", "trainer.epochs=4")
+    assert (status, out) == (2, "")
+    assert err == (
+        "error: trainer.epochs=4: the sweep has trainer.epochs=1,2, which cannot be changed for all its jobs\n"
+    )
+    assert (tmp_path / "s/sweep.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("has_processes", [False, True])
 @pytest.mark.parametrize(("stops", "count"), [("true", 1), ("false", 2)])
 def test_stop_on_failure_holds_for_the_other_commands_of_the_sweep(

@@ -14,6 +14,7 @@ from resnet_cli.runs.names import name_beside
 from resnet_cli.session.signals import StopSignals, stop_signals
 from resnet_cli.sweeps.console import relayed_messages
 from resnet_cli.sweeps.folder import SweepDir
+from resnet_cli.sweeps.job_facts import JobContext
 from resnet_cli.sweeps.resume import ResolvedCommand
 
 _active_launch: ContextVar["SweepLaunch | None"] = ContextVar("active_launch", default=None)
@@ -91,6 +92,15 @@ class SweepLaunch:
         folder.add_command(self._command.stored, jobs, self._command.replaces)
         self.folder = folder
         return path
+
+    def job_context(self, sweep: Path, overrides: Sequence[str]) -> JobContext:
+        """Return what is known of a job besides its config.
+
+        Args:
+            sweep: The folder of the sweep.
+            overrides: The overrides of the job.
+        """
+        return JobContext(sweep, overrides, self.origin, self.changed_keys)
 
     def signals_raised_at_once(self) -> AbstractContextManager[None]:
         """Return a context manager in which signals end the command at once: nothing is written there."""

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from resnet_cli.config.former_names import ADDED_SINCE_0_1_0
-from resnet_cli.sweeps.placement import config_hash, is_identifying
+from resnet_cli.sweeps.job_keys import is_identifying
+from resnet_cli.sweeps.placement import config_hash
 
 ROOT = Path(__file__).parents[2]
 KEYS_OF_0_1_0 = json.loads(Path(__file__).with_name("keys_0.1.0.json").read_text())

@@ -103,7 +103,9 @@ def make_task(context: LauncherContext) -> app.Task:
                 number = hydra_config.job.num if reporter is None else reporter.number
                 paths = paths_from(settings, context.origin, RunDir(folder), needed=False)
                 files = context.plans.files_of(settings.get("plan"))
-                job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths, files)
+                job = sweep_job.SweepJob(
+                    settings, overrides, number, folder, sweep, command, paths, files, context.origin
+                )  # fmt: skip
                 return job_runner(settings, hydra_config)(job, stop, reporter)
         own_classes = class_overrides_to_resume(settings)
         resume = resume_command(folder, *own_classes)

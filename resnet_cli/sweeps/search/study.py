@@ -12,7 +12,7 @@ from typing import Any, Literal
 from resnet_cli.config.counts import counted
 from resnet_cli.config.selection import format_score
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.sweeps.placement import is_identifying
+from resnet_cli.sweeps.job_keys import is_identifying
 from resnet_cli.sweeps.search.space import Space
 
 LOCK_SECONDS = 60.0  # that a job waits for other jobs to write to an SQLite file

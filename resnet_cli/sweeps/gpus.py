@@ -110,7 +110,8 @@ class GpuJoblibLauncher(Launcher):
 
 def _with_place(task: Callable[[DictConfig], Any], places: Sequence[Place], config: DictConfig) -> Any:
     """Run a job on the first card that has a free place."""
-    sweep = SweepDir(HydraConfig.get().sweep.dir)
+    hydra = HydraConfig.get()
+    sweep = SweepDir(Path(hydra.runtime.cwd) / hydra.sweep.dir)  # `hydra.job.chdir` has changed the working folder
     with gpu_place(places, should_stop=lambda: sweep.read_stop_request() is not None):
         return task(config)
 

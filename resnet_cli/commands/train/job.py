@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,12 @@ def make_task(context: LauncherContext) -> app.Task:
         stop, command = context.stop, format_command("resnet-train", context.arguments)
         if hydra_config.mode == RunMode.MULTIRUN:
             sweep = SweepDir(_relative(start / hydra_config.sweep.dir, start))
+            origin = replace(context.origin, folders=context.origin.folders or (start,))
             with trial_reporter(hydra_config, select_by_of(settings)) as reporter:
                 number = hydra_config.job.num if reporter is None else reporter.number
-                paths = paths_from(settings, context.origin, RunDir(folder), needed=False)
+                paths = paths_from(settings, origin, RunDir(folder), needed=False)
                 files = context.plans.files_of(settings.get("plan"))
-                job = sweep_job.SweepJob(
-                    settings, overrides, number, folder, sweep, command, paths, files, context.origin
-                )  # fmt: skip
+                job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths, files, origin)
                 return job_runner(settings, hydra_config)(job, stop, reporter)
         own_classes = class_overrides_to_resume(settings)
         resume = resume_command(folder, *own_classes)

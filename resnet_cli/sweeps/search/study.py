@@ -179,8 +179,8 @@ def open_study(hydra: Any) -> Iterator[Study]:
 
 
 def default_storage_file(hydra: Any) -> Path:
-    """Return the file that stores a search whose config names no storage."""
-    return Path(str(hydra.sweep.dir)).absolute() / "search.db"
+    """Return the file that stores a search whose config names no storage, also in a job that is in its own folder."""
+    return Path(str(hydra.runtime.cwd)).absolute() / str(hydra.sweep.dir) / "search.db"
 
 
 def _open_storage(url: str | None, default_file: Path) -> Any:

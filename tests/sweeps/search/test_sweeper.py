@@ -90,6 +90,21 @@ def test_a_trial_that_another_process_trains_is_waited_for(tmp_path, monkeypatch
     assert ended == [(3, *final)]
 
 
+@pytest.mark.parametrize(
+    ("subdir", "parts"),
+    [
+        ("${hydra:job.num}", [[1], [3, 4, 5]]),
+        ("${hydra.job.num}", [[1], [3, 4, 5]]),
+        ("trial-${..job.num}", [[1], [3, 4, 5]]),
+        ("${job_folder:''}", [[1, 3, 4, 5]]),
+    ],
+)
+def test_trials_whose_folders_are_numbered_are_launched_in_succession(subdir, parts):
+    one = object.__new__(OptunaSearch)
+    one.config = OmegaConf.create({"hydra": {"sweep": {"subdir": subdir}}})
+    assert one._split_by_numbers([1, 3, 4, 5]) == parts
+
+
 FORMER = ["optimizer.lr=interval(0.1,1)", "init_from=runs/a", "data.workers=2"]
 
 

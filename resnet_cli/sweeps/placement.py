@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config.former_names import ADDED_SINCE_0_1_0, name_in_0_1_0
+from resnet_cli.config.former_names import ADDED_SINCE_0_1_0, ADDED_TO_CLASSES, name_in_0_1_0
 from resnet_cli.config.run_length import BUDGET, CHOSEN, EPOCHS, is_same_budget
 from resnet_cli.config.stored import differences, flat
 from resnet_cli.config.validation import Settings
@@ -131,10 +131,12 @@ def config_hash(settings: Settings, facts: Mapping[str, Any] | None = None) -> s
         settings: The config.
         facts: What else identifies the job, see `resnet_cli.sweeps.job_facts.other_facts`.
     """
+    present = flat(settings)
+    added = {**ADDED_SINCE_0_1_0, **ADDED_TO_CLASSES.get(str(present.get("model._target_")), {})}
     leaves = {
         key: name_in_0_1_0(value) if key.endswith("_target_") and isinstance(value, str) else value
-        for key, value in flat(settings).items()
-        if is_identifying(key) and not (key in ADDED_SINCE_0_1_0 and value == ADDED_SINCE_0_1_0[key])
+        for key, value in present.items()
+        if is_identifying(key) and not (key in added and value == added[key])
     }
     leaves |= facts or {}
     return hashlib.sha256(json.dumps(leaves, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -57,7 +57,8 @@ def other_facts(
         context: What else is known of the job.
     """
     facts: dict[str, Any] = {}
-    former = {"init_from": _former_start(record), "teacher": stored.get("teacher")}
+    teacher = stored.get("teacher") if "start" in record else None  # else it has failed before it was opened
+    former = {"init_from": _former_start(record), "teacher": teacher}
     is_forced = settings.get("resume_force") is True and record.get("status") != "finished"
     for key, before in former.items():
         given = settings.get(key) or ""

@@ -62,19 +62,22 @@ def test_a_job_with_other_initial_weights_is_another_one(here, record, init_from
 
 @pytest.mark.parametrize(("teacher", "is_same"), [("./t", True), ("b.pt", True), ("c.pt", False), ("u", False)])
 def test_a_job_with_another_teacher_is_another_one_and_found_again(here, teacher, is_same):
-    folder = with_run({**SETTINGS, "teacher": "t"}, teacher=SAME)
+    folder = with_run({**SETTINGS, "teacher": "t"}, start="scratch", teacher=SAME)
     given = {**SETTINGS, "teacher": teacher}
     placement = resolve_job_folder(folder, given)
     assert placement.is_finished is is_same
-    with_run(given, placement.run.path, teacher={"sha256": "0"})
+    with_run(given, placement.run.path, start="scratch", teacher={"sha256": "0"})
     again = resolve_job_folder(folder, given)
     assert (again.run.path, again.is_finished) == (placement.run.path, True)
 
 
-def test_an_unfinished_job_takes_another_teacher_by_force(here):
-    folder = with_run({**SETTINGS, "teacher": "t"}, status="interrupted", teacher=SAME)
-    given = {**SETTINGS, "teacher": "c.pt", "resume_force": True}
+def test_an_unfinished_job_takes_another_teacher_by_force_or_before_it_has_begun(here):
+    folder = with_run({**SETTINGS, "teacher": "t"}, status="failed")
+    given = {**SETTINGS, "teacher": "c.pt"}
     assert resolve_job_folder(folder, given).run.path == folder
+    with_run({**SETTINGS, "teacher": "t"}, status="interrupted", start="scratch", teacher=SAME)
+    assert resolve_job_folder(folder, given).conflicting_folder == folder
+    assert resolve_job_folder(folder, {**given, "resume_force": True}).run.path == folder
 
 
 @pytest.mark.parametrize(

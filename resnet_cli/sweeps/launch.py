@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from resnet_cli.errors import InputError
+from resnet_cli.runs.folder import reproduced_from
 from resnet_cli.runs.lock import exclusive
 from resnet_cli.runs.names import name_beside
 from resnet_cli.session.signals import StopSignals, stop_signals
@@ -56,6 +57,7 @@ class SweepLaunch:
 
     def __enter__(self) -> "SweepLaunch":
         self._token = _active_launch.set(self)
+        self._resources.enter_context(reproduced_from(self.origin.folders))
         return self
 
     def __exit__(

@@ -312,7 +312,7 @@ def test_a_run_to_reproduce_is_looked_for_where_the_sweep_was_started(tmp_path, 
     with reproduced_from([tmp_path / "gone", tmp_path / "one"]):
         assert find_run_of("reproduce", "a").path == tmp_path / "one/a"
         assert find_run_of("resume", "a").path == Path("a")
-        with pytest.raises(InputError, match="^reproduce=b: no such run folder"):
+        with pytest.raises(InputError, match=r"^reproduce=b: no such run folder"):
             find_run_of("reproduce", "b")
     with reproduced_from([tmp_path / "two"]):
         assert reproduced_path("a") == "a"

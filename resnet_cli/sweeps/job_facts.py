@@ -77,7 +77,9 @@ def _former_start(record: Mapping[str, Any]) -> str | None:
     start = record.get("start")  # versions up to 0.2.0 have this alone
     if not isinstance(start, str) or re.match(r"epoch \d", start):
         return None
-    return "" if start == "scratch" else start
+    if start == "scratch":  # so version 0.1.0 wrote of each run that it resumed
+        return None if record.get("resumed_from") else ""
+    return start
 
 
 def _is_same_path(one: str, other: str) -> bool:

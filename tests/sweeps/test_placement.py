@@ -40,6 +40,7 @@ def with_run(settings=SETTINGS, folder="s/0", **record):
         ({"start": "epoch 3"}, "a", True),
         ({"start": "scratch"}, None, True),
         ({"start": "scratch"}, "a", False),
+        ({"start": "scratch", "resumed_from": [{"step": 1}]}, "a", True),  # as 0.1.0 recorded it of any start
         ({"start": "a"}, None, False),
         ({"start": "a"}, "./a/", True),
         ({"start": "a"}, "{here}/a", True),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from resnet_cli.hydra_app.overrides import has_fixed_folder, override_keys
+from resnet_cli.hydra_app.overrides import expand_output_folder, has_fixed_folder, override_keys
 from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.names import name_beside, quote_override
 
@@ -62,6 +62,7 @@ def resolve_sweep_folder(config: DictConfig) -> bool:
     """
     is_typed = "hydra.sweep.dir" in override_keys([str(item) for item in config.hydra.overrides.hydra])
     is_default = not is_typed and not has_fixed_folder(config, "sweep")  # an experiment may have set it
+    expand_output_folder(config, "sweep")
     folder = Path(str(OmegaConf.select(config, "hydra.sweep.dir")))
     set_sweep_folder(config, str(name_beside(folder) if is_default and folder.exists() else folder))
     return is_default

@@ -185,7 +185,7 @@ def _find_plan(
     In a sweep, it is the plan of a job with the same overrides, apart from the swept keys, those of `resumed`, and
     those that do not identify jobs.
     """
-    from resnet_cli.sweeps.job_names import changes_job
+    from resnet_cli.sweeps.job_keys import changes_job
 
     changing = {_key(override) for override in overrides if override.is_sweep_override()} | set(resumed)
     run_folder = _run_folder(overrides, options) if sweep is None else None

@@ -1,5 +1,7 @@
 """Validate the options and the space of a search before it starts."""
 
+from pathlib import Path
+
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -9,6 +11,8 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.hydra_config import is_serial, sweep_overrides
+from resnet_cli.sweeps.job_facts import known_overrides
+from resnet_cli.sweeps.launch import active_launch
 from resnet_cli.sweeps.search.space import parse_space
 from resnet_cli.sweeps.search.study import default_storage_file, open_study
 
@@ -44,7 +48,8 @@ def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
                     f"hydra.sweeper.study_name={options['study_name']}: another sweep has a search of this name "
                     "in the storage; -m resume=SWEEP continues it, another name starts a new one"
                 )
-            study.require_same_search(space, options["direction"])
+            launch, base = active_launch(), known_overrides(Path(config.hydra.sweep.dir)).base
+            study.require_same_search(space, options["direction"], launch.changed_keys if launch else (), base)
     return list(space.examples())
 
 

@@ -324,6 +324,15 @@ def test_failed_jobs_of_a_search_leave_no_nets(train, tmp_path, monkeypatch):
     assert set(alive) == {"0"}
 
 
+def test_jobs_in_their_own_folders_report_to_the_search(train, tmp_path, stub, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where it is afterwards, since Hydra changes it
+    stub(by_lr)
+    status, _, err = train(*SEARCH, *SPACE[:1], f"{N}=1", "hydra.job.chdir=true")
+    assert (status, err) == (0, "")
+    assert [state for state, *_ in shown(tmp_path / "s")] == ["COMPLETE"]
+    assert len([*tmp_path.rglob("search.db")]) == 1
+
+
 @pytest.mark.slow
 def test_trials_in_folders_that_hydra_numbers_have_their_results(train, tmp_path, stub):
     stub(by_lr)

@@ -23,8 +23,9 @@ from small_sets import add_sources, chosen_sources, write_sets
 
 from resnet_cli import train
 
-ALL = ("digits", "fashion, 2000", "photographs, 5000", "photographs, 500")
-UNEQUAL = ("fashion, rare classes", "photographs, imbalanced")
+AT_24 = ", 24 pixels"  # end of the names of sets whose images are reduced to this side
+ALL = ("digits", f"fashion, 2000{AT_24}", "photographs, 5000", "photographs, 500")
+UNEQUAL = (f"fashion, rare classes{AT_24}", "photographs, imbalanced")
 NETS = {"digits": ("resnet8", 40), "photographs, 500": ("resnet20", 80)}  # net and epochs
 USUAL_NET = ("resnet20", 30)
 # Images per second on one core with Muon, in bf16 and batches of 64, relative to ResNet-20.
@@ -49,6 +50,7 @@ def nets_in_time_of(epochs: int, chosen: list[str]) -> dict[str, list[str]]:
     }
 
 
+SGD = ["optimizer=sgd", "optimizer.lr=0.05", "optimizer.weight_decay=5e-4", "data.batch_size=64"]
 SMALL, SMALL_2 = ["model=resnet20", *muon(0.1)], ["model=resnet20", "model.width=2", *muon(0.1)]
 WIDE = ["model=wrn16_4", *muon(0.1)]
 STEM_18 = ["model=resnet18", "model.stem=imagenet"]
@@ -105,10 +107,14 @@ def further_augmentation(epochs: int, *chosen: str) -> dict[str, list[str]]:
     return {kind: [*common, *overrides] for kind, overrides in kinds.items()}
 
 
+SAMPLING = {
+    **{kind: [f"data.sampler={kind}"] for kind in ("uniform", "balanced")},
+    "weighted loss": ["data.sampler=uniform", "loss.class_weights=balanced"],
+}
 # Rule -> names of the sets to try it on, and overrides of the choices by name.
 TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "optimizer": (ALL, {
-        "sgd": ["optimizer=sgd", "optimizer.lr=0.05", "optimizer.weight_decay=5e-4", "data.batch_size=64"],
+        "sgd": SGD,
         "adamw": ["optimizer=adamw", "optimizer.lr=0.003", "optimizer.weight_decay=0.05", "data.batch_size=64"],
         "muon": ["optimizer=muon", "data.batch_size=64"],
     }),
@@ -120,6 +126,7 @@ TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "batch size": (ALL, {f"{size}": muon(round(0.1 * (size / 64) ** 0.5, 4), size) for size in (16, 32, 64, 128)}),
     "schedule": (ALL, {name: [f"schedule={name}"] for name in ("one_cycle", "cosine", "constant")}),
     "horizontal flip": (ALL, {kind: [f"data.augment.flip={kind}"] for kind in ("none", "random")}),
+    "horizontal flip, with SGD": (ALL, {kind: [f"data.augment.flip={kind}", *SGD] for kind in ("none", "random")}),
     "random crop": (ALL, {f"{pad} pixels": [f"data.augment.crop={pad}"] for pad in (0, 1, 2, 3, 4)}),
     "random crop, of drawings": (("drawings",), crops_at(32, 176) | crops_at(64, 46)),
     "random erasing": (ALL, {f"{share}": [f"data.augment.erase={share}"] for share in (0.0, 0.25, 0.5)}),
@@ -128,14 +135,12 @@ TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
         ("photographs, 5000",), further_augmentation(35, *muon(0.07, 32), "data.train_size=400"),
     ),
     "label smoothing": (ALL, {f"{share}": [f"loss.label_smoothing={share}"] for share in (0.0, 0.1)}),
-    "sampling": (UNEQUAL, {
-        **{kind: [f"data.sampler={kind}"] for kind in ("uniform", "balanced")},
-        "weighted loss": ["data.sampler=uniform", "loss.class_weights=balanced"],
-    }),
+    "sampling": (UNEQUAL, SAMPLING),
+    "sampling, with SGD": (UNEQUAL[:1], {kind: [*overrides, *SGD] for kind, overrides in SAMPLING.items()}),
     "image size": (("fashion, 2000",), {f"{side}": [f"data.image_size={side}"] for side in (24, 28, 32)}),
     "image size and net, in 4 minutes": (("drawings",), sides_in(4)),
     "image size and net, in 13 minutes": (("drawings",), sides_in(13)),
-    "net, in the time of 40 epochs": (("fashion, 2000",), nets_in_time_of(40, muon(0.1))),
+    "net, in the time of 40 epochs": ((f"fashion, 2000{AT_24}",), nets_in_time_of(40, muon(0.1))),
     "net, in the time of 80 epochs": (("photographs, 5000",), nets_in_time_of(80, muon(0.1))),
     "net, in the time of 200 epochs": (("photographs, 500",), nets_in_time_of(200, muon(0.07, 32))),
 }  # fmt: skip
@@ -171,7 +176,8 @@ class Runs:
                 item.partition("=")[0]: item
                 for item in (
                     "data=image_folder", f"data.root='{self.sets[name].resolve()}'", "plan=good", f"model={net}",
-                    f"trainer.epochs={1 if self.quick else epochs}", *VALIDATION, f"seed={seed}", *overrides,
+                    f"trainer.epochs={1 if self.quick else epochs}", *VALIDATION, f"seed={seed}",
+                    *(["data.image_size=24"] if name.endswith(AT_24) else []), *overrides,
                 )
             }  # fmt: skip
             with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
@@ -179,6 +185,11 @@ class Runs:
             print(f"{name}: {label}, seed {seed}", flush=True)
         rows = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         return float(json.loads(rows[-1])["val_balanced_accuracy"])
+
+
+def with_reduced(sets: dict[str, Path]) -> dict[str, Path]:
+    """Return sets with those of Fashion-MNIST also under the names that stand for reduced images."""
+    return sets | {f"{name}{AT_24}": folder for name, folder in sets.items() if name.startswith("fashion")}
 
 
 def measure(runs: Runs, rules: list[str], seeds: int, found: dict[str, Any]) -> None:
@@ -224,7 +235,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("outputs/plan"), help="where sets and runs go")
     options = parser.parse_args()
     measuring.settle(options)
-    sets = write_sets(options.runs / "sets", chosen_sources(options))
+    sets = with_reduced(write_sets(options.runs / "sets", chosen_sources(options)))
     runs = Runs(options.runs.resolve(), sets, time.monotonic() + 60 * options.minutes, quick=options.quick)
     path = options.out or (None if options.quick else measuring.RESULTS / "plan.json")
     found = measuring.read_results(path).get("rules", {}) if path is not None else {}

@@ -196,7 +196,8 @@ def test_lines_of_a_plan_have_the_form_that_the_page_shows(place):
     printed = dict(re.findall(r"^plan    ([\w.]+)=\S+ {2,}(\S.*)$", err, re.MULTILINE))
     lines = re.findall(r"^plan    ([\w.]+)=\S+ {2,}(\S.*)$", shown, re.MULTILINE)
     assert len(lines) == len(shown.splitlines())
-    assert {key for key, _ in lines} - {"data.val_fraction", "data.augment.flip"} <= set(printed)
+    others = {"data.val_fraction", "data.augment.flip", "data.augment.policy"}  # of other images and times
+    assert {key for key, _ in lines} - others <= set(printed)
     assert not (folder / "outputs").exists()
 
 

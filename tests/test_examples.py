@@ -88,6 +88,14 @@ def test_value_error_of_an_example_is_one_line_for_the_user(arguments, message, 
     assert len(err.splitlines()) == 1
 
 
+def test_a_plan_leaves_out_what_an_own_augmentation_does_not_take(examples, train, tmp_path, monkeypatch):
+    monkeypatch.setenv("RESNET_CLI_CACHE", str(tmp_path / "cache"))
+    status, _, err = train("plan=quick", "data=turned_shapes", "--cfg", "job", cwd=examples)
+    assert status == 0
+    assert "plan    model=" in err
+    assert "data.augment." not in err
+
+
 @pytest.mark.slow
 def test_resumed_run_with_every_own_part_ends_like_one_that_was_not_stopped(examples, train):
     parts = ["model=multiscale", "model.width=4", "data=turned_shapes", "optimizer=lion", "logger=csv",

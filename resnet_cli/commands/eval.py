@@ -12,12 +12,15 @@ from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, folder_in_run, output_folder
 from resnet_cli.commands.folds import add_fold_options, print_label_errors, print_out_of_fold
 from resnet_cli.commands.other_data import (
+    PREPARATION,
     add_data_option,
     as_own_images,
+    changes_of_own_images,
     compose_other_data,
-    describe_new_split,
+    describe_other_data,
     folder_name,
     folder_name_of_average,
+    require_shards,
 )
 from resnet_cli.commands.terminal import print_json, print_output
 from resnet_cli.config.messages import escape_control_characters
@@ -26,7 +29,7 @@ from resnet_cli.files import expand_home, require_writable_folder
 from resnet_cli.runs.folder import is_sweep
 
 if TYPE_CHECKING:
-    from resnet_cli.evaluation.evaluate import Evaluation
+    from resnet_cli.evaluation.evaluate import EvalOptions, Evaluation
     from resnet_cli.session.trained import TrainedRun
 
 HELP = """\
@@ -59,9 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split",
         choices=("test", "val", "train"),
-        help="the images; default: test, with --data all. train: without augmentation, in order",
+        help="the images; default: test, or all if --data names other images. train: without augmentation, in order",
     )
-    add_data_option(parser, "other images with the same classes")
+    add_data_option(parser, "other images with the same classes, or another way to read the run's own")
     parser.add_argument(
         "--tta", choices=("none", "flip", "flip_translate"), default="none",
         help="test-time augmentation: also evaluate the mean output over each image and its mirror image (flip), and "
@@ -153,12 +156,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.average is None:
         trained = open_trained(options.run, **opened)
         folder = _folder([trained], options)  # before images are read, since it may be missing
-        moved = as_own_images(trained, options.data, options.split)
-        if moved is not None:
-            trained, options.data = moved, []
-        elif options.data:
-            wanted = replace(wanted, data=compose_other_data(trained, options.data))
-            notes = describe_new_split(trained, options.data, options.split)
+        trained, wanted, notes = _choose_images(trained, wanted, options)
         folder = _folder([trained], options)
         evaluation, runs, title = evaluate_run(trained, wanted), [trained], options.run
     else:
@@ -169,6 +167,25 @@ def _evaluate(options: argparse.Namespace) -> None:
     evaluation.notes.extend(notes)
     write_files(evaluation, folder)
     _report(evaluation, runs, title, folder, options)
+
+
+def _choose_images(
+    trained: "TrainedRun", wanted: "EvalOptions", options: argparse.Namespace
+) -> tuple["TrainedRun", "EvalOptions", list[str]]:
+    """Return the run, the options and notes for the images that `--data` names; `options` are adapted to them."""
+    if not options.data:
+        return trained, wanted, []
+    require_shards(options.data, options.split)
+    own = as_own_images(trained, options.data, options.split)
+    if own is None:
+        other = compose_other_data(trained, options.data)
+        return trained, replace(wanted, data=other), describe_other_data(trained, options.data, options.split, other[1])
+    changed = changes_of_own_images(options.data)
+    prepared = [f"--data {key}={changed[key]}" for key in PREPARATION if key in changed]
+    if prepared and options.calibrate:
+        raise InputError(f"--calibrate: fits to images prepared as in training; leave out {' '.join(prepared)}")
+    options.data, options.split = list(changed.items()), options.split or "test"
+    return own, replace(wanted, changed=changed), []
 
 
 def _report(

@@ -21,7 +21,7 @@ from resnet_cli.config.run_length import keys_without_difference
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.files import encode_text
-from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.hydra_app.compose import Composed, compose_settings
 from resnet_cli.hydra_app.overrides import hydra_arguments
 from resnet_cli.hydra_app.search_path import generated_configs
 from resnet_cli.planning.choices import Choice
@@ -31,6 +31,7 @@ from resnet_cli.runs.reading import read_run
 from resnet_cli.session.paths import ITEM, located_settings, recorded_paths
 
 NOT_OF_FILES = tuple(key for key in CONTROL_KEYS if key != "init_from")  # keys that a file cannot set
+PARAMS = "hydra.sweeper.params"  # what an experiment sweeps over, also one that the copy begins with
 COPY_HINT = "# Copy it to"  # how a line of plan.yaml begins that does not apply to a copy
 
 
@@ -91,11 +92,13 @@ def format_experiment(
         _drop_option(group, defaults, values)
     comments = [line for line in plan.splitlines() if line.startswith("#") and not line.startswith(COPY_HINT)]
     head = [line for line in comments if not line.startswith("# @package")]
-    text = _format(head, defaults, values)
-    for key, value in _differing_values(text, settings, config_dir).items():
+    composed = _compose(_format(head, defaults, values), config_dir)
+    for key, value in _differing_values(composed.settings, settings).items():
         values[key] = Choice(key, value, "as it was composed", "")
+    if composed.swept:
+        values[PARAMS] = Choice(PARAMS, None, "one run, which does not sweep", "")
     text = _format(head, defaults, values)
-    wrong = _differing_values(text, settings, config_dir)
+    wrong = _differing_values(_compose(text, config_dir).settings, settings)
     if wrong:
         raise InputError(f"--copy: no file can set {', '.join(wrong)} as the command does")
     return text
@@ -206,14 +209,18 @@ def _format_default(choice: Choice) -> str:
     return f"  - override /{choice.key}: {text}" + (f"  # {choice.reason}" if choice.reason else "")
 
 
-def _differing_values(text: str, settings: Settings, config_dir: str | None) -> dict[str, Any]:
-    """Return the keys that the text does not compose as in `settings`, with their values in `settings`."""
+def _compose(text: str, config_dir: str | None) -> Composed:
+    """Compose the config of an experiment file with this text."""
     with TemporaryDirectory(prefix="resnet-cli-copy-") as name:
         file = Path(name) / "experiment" / "copied_config.yaml"
         file.parent.mkdir()
         file.write_bytes(encode_text(text))
         with generated_configs(Path(name)):
-            composed = compose_settings(["experiment=copied_config"], config_dir=config_dir).settings
+            return compose_settings(["experiment=copied_config"], config_dir=config_dir)
+
+
+def _differing_values(composed: Settings, settings: Settings) -> dict[str, Any]:
+    """Return the keys that are not composed as in `settings`, with their values in `settings`."""
     left_out = {*CONTROL_KEYS, "plan"}  # nothing is planned when the file is used
     own, other = ({k: v for k, v in node.items() if k not in left_out} for node in (settings, composed))
     expected, found = dict(_flat(own)), dict(_flat(other))

@@ -15,7 +15,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home, require_writable_folder
 
 if TYPE_CHECKING:
-    from resnet_cli.evaluation.out_of_fold import LabelReport
+    from resnet_cli.evaluation.label_report import LabelReport
 
 SHOWN = 20  # rows of the table on the terminal; the file has all rows
 
@@ -45,7 +45,7 @@ def print_out_of_fold(options: argparse.Namespace) -> None:
     from resnet_cli.evaluation.table import format_table
 
     folder = _default_folder(sweep, "--out-of-fold") if folder is None else folder
-    evaluation = evaluate_out_of_fold(sweep, resamples=options.resamples, device=options.device, trust=options.trust)
+    evaluation = evaluate_out_of_fold(sweep, resamples=options.resamples, **_opened(options))
     write_files(evaluation, folder)
     for note in evaluation.notes:
         print(f"note: {escape_control_characters(note)}", file=sys.stderr)
@@ -63,10 +63,15 @@ def print_label_errors(options: argparse.Namespace) -> None:
         InputError: An option does not apply here, or the folder is not that of a sweep over folds.
     """
     sweep, folder = _input_and_output_folders(options, "--label-errors")
-    from resnet_cli.evaluation.out_of_fold import write_label_errors  # imports torch
+    from resnet_cli.evaluation.label_report import write_label_errors  # imports torch
 
-    report = write_label_errors(sweep, folder=folder, device=options.device, trust=options.trust)
+    report = write_label_errors(sweep, folder=folder, **_opened(options))
     print_output(_format_json(report) if options.format == "json" else _format_table(report))
+
+
+def _opened(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options by which the runs of the sweep are opened."""
+    return {"checkpoint": options.checkpoint, "device": options.device, "trust": options.trust}
 
 
 def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[Path, Path | None]:
@@ -77,14 +82,15 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
         MachineError: No files can be written where the results go.
     """
     given = {
-        "--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none",
-        "--data": options.data, "--average": options.average,
+        "--split": options.split, "--tta": options.tta != "none", "--data": options.data, "--average": options.average,
         "--at": options.at, "--positive": options.positive, "--calibrate": options.calibrate,
         "--explain": options.explain, "--embed": options.embed, "--unknown": options.unknown,
         "--delete-blocks": options.delete_blocks,
         "--label-errors": options.label_errors and flag != "--label-errors",
     }  # fmt: skip
     problems = [f"{name}: cannot be combined with {flag}" for name, value in given.items() if value]
+    if options.checkpoint not in (None, "best", "last"):
+        problems.append(f"--checkpoint {options.checkpoint}: with {flag} it takes best or last")
     if len(options.runs) > 1:
         problems.append(f"{flag}: takes one sweep")
     sweep = expand_home(options.run, "RUN")

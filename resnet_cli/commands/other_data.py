@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.path_patterns import has_files
-from resnet_cli.config.paths import is_path_key
+from resnet_cli.config.paths import names_images
 from resnet_cli.errors import InputError
 
 if TYPE_CHECKING:
+    from resnet_cli.data.selection import Samples
     from resnet_cli.session.trained import TrainedRun
 
 Overrides = dict[str, str]  # values as typed, by key without `data.`
@@ -25,6 +26,10 @@ OWN_SPLIT = {"splits": None, "train_size": None, "folds": None, "fold": 0, "grou
 # Keys by which another data set prepares its images like that of the run.
 PREPARATION = ("image_size", "resize", "interpolation", "mode", "background", "range", "eval_crop")
 PLACES = ("root", "file", "shards", "name")  # keys whose values say where images are
+# Keys that say how images are read, on which neither the images nor their splits depend.
+HOW_READ = ("workers", "worker_timeout", "backend", "cache", "eval_batch_size", "batch_size", "download", "verify")
+# Keys that name further files of the data set that the first key names: those of the run do not belong to another one.
+BELONGING = {"shards": ("val_shards", "test_shards"), "file": ("labels_file",)}
 
 
 def parse_override(text: str) -> tuple[str, str]:
@@ -55,7 +60,7 @@ def compose_other_data(
     Args:
         trained: The run, or a checkpoint outside of one.
         given: Keys and values, without `data.`.
-        keeps_split: The images are the run's own, elsewhere, and are split as they were.
+        keeps_split: The images are the run's own, and are split as they were.
 
     Raises:
         InputError: The config with these values is wrong; one line for each problem.
@@ -76,7 +81,10 @@ def compose_other_data(
     node = {**node, **{key: before[key] for key in kept if key in node and key not in values}}
     if keeps_split:
         return values, node
-    return values, {**node, **{key: value for key, value in OWN_SPLIT.items() if key in node and key not in values}}
+    unset: dict[str, Any] = dict(OWN_SPLIT)
+    if str(node.get("_target_")).startswith("resnet_cli.data."):
+        unset |= {other: None for key in values for other in BELONGING.get(key, ())}
+    return values, {**node, **{key: value for key, value in unset.items() if key in node and key not in values}}
 
 
 def _as_path(run: str) -> str:
@@ -97,46 +105,103 @@ def at_present_place(trained: "TrainedRun", given: Sequence[tuple[str, str]]) ->
 
 
 def as_own_images(trained: "TrainedRun", given: Sequence[tuple[str, str]], split: str | None) -> "TrainedRun | None":
-    """Return the run with its own images at the given places, or None if these are other images.
+    """Return the run with its own images read with the given keys and values, or None if these name other images.
 
-    With a split and nothing but places given, they are the run's own if the split has the same images as in training.
-    If the run's images are gone from where they were, they are also its own if the run divided them by `OWN_SPLIT`,
-    without which training images would be in the split.
+    Keys that name neither a data set nor a place concern the run's own images. With a split and a place, they are the
+    run's own if the split has the same images as in training. If the run's images are gone from where they were, they
+    are also its own if the run divided them by `OWN_SPLIT`, without which training images would be in the split.
 
     Args:
         trained: The run, or a checkpoint outside of one.
         given: See `compose_other_data`.
-        split: The split that is evaluated; None for all images.
+        split: The split that is evaluated; None if the user chose none.
     """
-    from resnet_cli.data.fingerprint import fingerprint_split
-    from resnet_cli.runs.logs import quiet
-
-    if split is None or not given or not _are_places(given):
+    places = [key for key, _ in given if names_images(key)]
+    if not places:
+        return at_present_place(trained, given)
+    if split is None or "data" in places:
         return None
-    moved = at_present_place(trained, given)
+    moved = at_present_place(trained, _located(given))
     node, recorded = moved.data_node(), trained.data.get("splits")
     if any(node.get(key, value) != value for key, value in OWN_SPLIT.items()) and not _are_at_place(trained):
-        return moved
+        return at_present_place(trained, given)
+    kept = [key for place in places for key in BELONGING.get(place, ()) if node.get(key) and key not in places]
+    parts = list(recorded) if kept and isinstance(recorded, Mapping) else [split]  # `split` itself may be among `kept`
+    return at_present_place(trained, given) if _are_as_in_training(moved, parts) else None
+
+
+def changes_of_own_images(given: Sequence[tuple[str, str]]) -> Overrides:
+    """Return the keys and values that change a run's own images or their splits, not only how they are read."""
+    return {key: value for key, value in given if not names_images(key) and key not in HOW_READ}
+
+
+def describe_other_data(
+    trained: "TrainedRun", given: Sequence[tuple[str, str]], split: str | None, node: Mapping[str, Any]
+) -> list[str]:
+    """Return notes on other images that may be the run's own, or are read by keys of the run.
+
+    Args:
+        trained: The run, or a checkpoint outside of one.
+        given: See `compose_other_data`; they name other images.
+        split: The split that is evaluated; None for all images.
+        node: The node of group `data` of the images.
+    """
+    keys, recorded = {key for key, _ in given}, trained.data.get("splits")
+    notes: list[str] = []
+    if "file" in keys and not {"root", "data"} & keys and node.get("root") is not None:
+        notes.append(f"paths are relative to data.root={node['root']}, as in the run; another folder: --data root=DIR")
+    if not isinstance(recorded, Mapping) or "data" in keys:  # former versions stored no fingerprints
+        return notes
+    if split is None:
+        with suppress(InputError):
+            located = at_present_place(trained, _located(given))
+            seen = recorded["train"]["count"] if _are_as_in_training(located, ["train"]) else 0
+            own = f"these are the run's own images, and it was trained on {seen} of them; "
+            notes += [f"{own}--split test evaluates its test images"] if seen else []
+    elif split != "train" and not _are_at_place(trained):
+        notes.append(
+            f"these are not the run's {split} images as they were in training; if they are its own images, some of "
+            "which have changed, training images may be among them"
+        )
+    return notes
+
+
+def require_shards(given: Sequence[tuple[str, str]], split: str | None) -> None:
+    """Raise an `InputError` if all images are wanted, and only some of the keys of shards name other ones."""
+    keys = {key for key, _ in given}
+    for key in BELONGING["shards"]:
+        if key in keys and "shards" not in keys and split is None:
+            part = key.removesuffix("_shards")
+            raise InputError(f"--data {key}: name other shards with --data shards=PATH, or add --split {part}")
+
+
+def _located(given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the keys and values that say where images are and how they are read, which do not change the images."""
+    return [(key, value) for key, value in given if names_images(key) or key in HOW_READ]
+
+
+def _are_as_in_training(trained: "TrainedRun", parts: Sequence[str]) -> bool:
+    """Return whether splits of a run's present data have the images and labels that they had in training."""
+    from resnet_cli.runs.logs import quiet
+    from resnet_cli.session import build
+    from resnet_cli.session.trusted_kinds import check_node
+
+    node, recorded = trained.data_node(), trained.data.get("splits")
+    if not isinstance(recorded, Mapping):
+        return False
     with suppress(InputError), quiet():
-        samples = moved.loaders().samples
-        if isinstance(recorded, Mapping) and split in samples:
-            return moved if recorded.get(split) == fingerprint_split(*samples[split]) else None
-    return None
+        check_node("data", node, trust=trained.trust, named=trained.named)
+        samples = build.partition(node).samples
+        return all(part in samples and _is_as_recorded(recorded.get(part), samples[part]) for part in parts)
+    return False
 
 
-def describe_new_split(trained: "TrainedRun", given: Sequence[tuple[str, str]], split: str | None) -> list[str]:
-    """Return a note if a split of other images may have training images of the run; see `as_own_images`."""
-    is_known = isinstance(trained.data.get("splits"), Mapping)  # former versions stored no fingerprints
-    if split in (None, "train") or not is_known or not _are_places(given) or _are_at_place(trained):
-        return []
-    return [
-        f"these are not the run's {split} images as they were in training; if they are its own images, some of which "
-        "have changed, training images may be among them"
-    ]
+def _is_as_recorded(recorded: Any, samples: "Samples") -> bool:
+    """Return whether samples have a recorded fingerprint; files are only read if there are as many."""
+    from resnet_cli.data.fingerprint import fingerprint_split
 
-
-def _are_places(given: Sequence[tuple[str, str]]) -> bool:
-    return all(key in PLACES or is_path_key(f"data.{key}") for key, _ in given)
+    has_count = isinstance(recorded, Mapping) and recorded.get("count") == len(samples.indices)
+    return has_count and recorded == fingerprint_split(*samples)
 
 
 def _are_at_place(trained: "TrainedRun") -> bool:

@@ -51,6 +51,8 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "trainer.collective_timeout": 600.0, "trainer.max_restarts": 0,
     "trainer.freeze": None, "optimizer.layer_decay": None, "optimizer.head_lr": None,
 }  # fmt: skip
+# Likewise, keys that the files of one class of `model` have gained, and those of another one had already.
+ADDED_TO_CLASSES: Mapping[str, Mapping[str, Any]] = {"resnet_cli.models.StagedResNet": {"model.width": 1}}
 
 
 def present_name(target: str) -> str:

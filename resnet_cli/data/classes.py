@@ -12,6 +12,7 @@ from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.unicode_forms import compose, match_unicode_forms
 from resnet_cli.config.values import format_value
 from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.selection import names_in_files, replace_parts, select
 from resnet_cli.data.whole_dataset import current_undivided
 from resnet_cli.errors import InputError
@@ -48,7 +49,8 @@ def choose_classes(
             left_out += names_in_files(split, (~is_kept).nonzero().flatten().tolist())
             split, labels = select(split, is_kept.nonzero().flatten()), labels[is_kept]
         splits[part] = replace(split, labels=labels)
-    return replace(replace_parts(dataset, _filled(splits)), class_names=tuple(kept)), frozenset(left_out)
+    splits = _with_size_of_kept(_filled(splits))
+    return replace(replace_parts(dataset, splits), class_names=tuple(kept)), frozenset(left_out)
 
 
 def _filled(splits: dict[str, DatasetSplit]) -> dict[str, DatasetSplit]:
@@ -60,6 +62,22 @@ def _filled(splits: dict[str, DatasetSplit]) -> dict[str, DatasetSplit]:
     whole.lacks_test = "test" not in others  # it is the training split then
     rest = {name: splits[name] for name in others}
     return {"train": splits[train], "test": splits[train], **rest}
+
+
+def _with_size_of_kept(splits: dict[str, DatasetSplit]) -> dict[str, DatasetSplit]:
+    """Return the splits with images of another size if the training image that determined the size was left out."""
+    before = splits["train"].images
+    images = before.with_first_size() if isinstance(before, LazyImages) else before
+    if images is before or not isinstance(images, LazyImages):
+        return splits
+    resized = {}
+    for split in splits.values():  # two parts may be one split
+        own = images if split.images is before else split.images
+        if isinstance(own, LazyImages) and own is not images:
+            own = own.with_source(own.source)
+            own.take_size(images)
+        resized[id(split)] = replace(split, images=own)
+    return {part: resized[id(split)] for part, split in splits.items()}
 
 
 def _are_classes(labels: Tensor, classes: int) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from resnet_cli.config.counts import counted
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.shards import ShardSource
-from resnet_cli.data.label_sets import count_classes
+from resnet_cli.data.label_sets import count_classes, describe_lists
 from resnet_cli.data.origins import Origins
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.data.whole_dataset import current_undivided
@@ -135,7 +135,7 @@ class Dataset:
     def validate_new(self) -> None:
         """Check what only new runs must meet, since runs of earlier versions still open and resume.
 
-        Images must be uint8, class names unique, and mean and standard deviation on the scale 0 to 1, not of pixels.
+        Images must be uint8, class names unique and no parts of lists, and mean and standard deviation from 0 to 1.
 
         Raises:
             InputError: They are not; one line for each problem.
@@ -143,6 +143,7 @@ class Dataset:
         self.validate_types()
         twice = next((each for each, count in Counter(self.class_names).items() if count > 1), None)
         problems = [f"{self.name}: two classes are named {twice!r}"] if twice is not None else []
+        problems += describe_lists(self.name, self.class_names) if self.has_label_sets else []
         problems += self._image_type_problems()
         for key, values in (("mean", self.mean or ()), ("std", self.std or ())):
             lowest = 0 if key == "mean" else -math.inf  # `validate` refuses others

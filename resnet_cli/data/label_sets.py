@@ -3,6 +3,8 @@
 Shapes: N images, K classes. Labels are int64 [N] for one class per image, bool [N, K] for several.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,18 @@ from resnet_cli.seeding import seeded_generator
 def count_classes(labels: Tensor, classes: int) -> Tensor:
     """Return the number of images of each class, int64 [K], for labels in either form."""
     return labels.sum(0) if labels.ndim == 2 else torch.bincount(labels, minlength=classes)
+
+
+def describe_lists(name: str, class_names: Sequence[str]) -> list[str]:
+    """Return a problem if the classes of a data set are parts of lists, such as `['cat'` and `'dog']`."""
+    opened = [each for each in class_names if each.startswith(("[", "(", "{")) and not set("])}") & set(each)]
+    closed = [each for each in class_names if each.endswith(("]", ")", "}")) and not set("[({") & set(each)]
+    whole = [each for each in class_names if each.startswith(("['", '["', "[]"))]
+    found = [opened[0], closed[0]] if opened and closed else whole[:1]
+    if not found:
+        return []
+    parts = " and ".join(map(repr, found))
+    return [f"{name}: labels are lists, with classes such as {parts}; write the class names with | between them"]
 
 
 def draw_label_sets(labels_NK: Tensor, count: int, seed: int, purpose: str) -> Tensor:

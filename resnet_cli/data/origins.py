@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+HELD_OUT = "held out of training"
+
 
 @dataclass(frozen=True)
 class Origins:
@@ -26,6 +28,11 @@ class Origins:
         line = f"training {self.train}; {val}; test {self.test}"
         return f"{line}; {self.hint}" if self.hint else line
 
+    @property
+    def is_test_held_out(self) -> bool:
+        """True if the test images are held out of the training images, which depends on all of these."""
+        return self.test.startswith(HELD_OUT)
+
     def with_validation(self, setting: str) -> "Origins":
         """Return the origins with validation images that a setting holds out of the training images."""
         return replace(self, val=held_out(setting))
@@ -46,4 +53,4 @@ class Origins:
 
 def held_out(setting: str) -> str:
     """Describe a part that a setting holds out of the training images."""
-    return f"held out of training ({setting})"
+    return f"{HELD_OUT} ({setting})"

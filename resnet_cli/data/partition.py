@@ -77,14 +77,6 @@ def format_samples(samples: Mapping[str, Samples]) -> str:
     return format_split_file(names, are_numbers=not has_file_names(samples["train"].split))
 
 
-def require_no_own_groups(dataset: Dataset, pattern: str | None) -> None:
-    """Raise an `InputError` if a pattern of groups has no effect, since the data set has groups of its own."""
-    if pattern is not None and dataset.train.groups is not None:
-        raise InputError(
-            f"data.group={pattern}: {dataset.name} has groups of its own, which are used; leave the key out"
-        )
-
-
 def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     """Split a data set.
 

@@ -129,6 +129,15 @@ def read_split_file(
     return found
 
 
+def listed_names(path: Path, part: str) -> frozenset[str] | None:
+    """Return the names that a split file lists for a split; None if it cannot be read, or has numbers."""
+    try:
+        parts = _parts(_load(path, str(path)), str(path))
+        return frozenset(_flat_names(parts.get(part, []), "", are_numbers=False, setting=str(path)))
+    except InputError:
+        return None
+
+
 def _load(path: Path, setting: str) -> Mapping[str, Any]:
     try:
         content = parse_json(path.read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class EvalOptions:
     Args:
         split: The split to evaluate; None is `test`, or with `data` all images.
         data: Overrides of group `data` that name other images, and their checked node; None for the run's own.
+        changed: Overrides with which the run reads its own images, if these change the images or the splits.
         tta: Test-time augmentation, whose metrics are added to the plain ones.
         resamples: Bootstrap resamples for the intervals; 0 for none.
         further: Optional pictures and analyses.
@@ -78,6 +79,7 @@ class EvalOptions:
 
     split: Split | None = None
     data: tuple[dict[str, str], Node] | None = None
+    changed: Mapping[str, str] = field(default_factory=dict)
     tta: Tta = "none"
     resamples: int = RESAMPLES
     further: Further = Further()  # noqa: RUF009  it is frozen
@@ -208,9 +210,10 @@ def _images(run: TrainedRun, options: EvalOptions) -> EvaluatedImages:
 def _facts(run: TrainedRun, options: EvalOptions, outputs: Outputs) -> dict[str, Any]:
     """Return the description of the evaluation: what was evaluated, and when."""
     split = options.split or ("test" if options.data is None else "all")
+    data = dict(options.changed) if options.data is None else options.data[0]
     return {
         "split": split,
-        **({"data": options.data[0]} if options.data is not None else {}),
+        **({"data": data} if data else {}),
         "checkpoint": run.file.name,
         "epoch": run.epoch,
         "at": utc_now(),

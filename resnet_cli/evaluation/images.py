@@ -1,7 +1,8 @@
 """The images of an evaluation: a split of the run's own data, or others with the same classes."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, get_args
@@ -13,10 +14,10 @@ from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import Node
 from resnet_cli.data import BatchLoader, Loaders
 from resnet_cli.data.classes import find_places, relabel
-from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.whole_dataset import undivided
 from resnet_cli.errors import InputError
-from resnet_cli.session.run_data import split_change
+from resnet_cli.session import build
+from resnet_cli.session.run_data import SplitChange, find_change
 from resnet_cli.session.trained import TrainedRun
 from resnet_cli.session.trusted_kinds import check_node
 from resnet_cli.training.backend import Batch
@@ -105,15 +106,14 @@ def own_images(run: TrainedRun, split: Split, *, remedy: str = "--data") -> Eval
     check_node("data", node, trust=run.trust, named=run.named)
     with run.naming_lost_files(f"--split {split} {remedy}" if remedy else ""):
         loaders = run.loaders(_plain_node(node, split))
-    notes: list[str] = []
-    if split in loaders.samples:
-        change = split_change(run.data.get("splits"), split, fingerprint_split(*loaders.samples[split]))
-        notes += [] if change is None else [change.line]
+    _require_same_kind_of_labels(run, loaders)
+    change = find_change(run.data, run.run, split, loaders) if split in loaders.samples else None
+    notes = [] if change is None else [change.line]
     new = _unknown_classes(run, loaders)
     if new:
         known = [name for name in loaders.class_names if name not in new]
-        remedy = f"; leave them out with --data 'classes=[{','.join(known)}]'" if 2 <= len(known) <= 20 else ""
-        raise InputError(f"the images are of {_list_names('class', new)} that the run does not know{remedy}")
+        advice = _options_without(run, split, known, change) if 2 <= len(known) <= 20 else ""
+        raise InputError(f"the images are of {_list_names('class', new)} that the run does not know{advice}")
     places_K = _label_mapping(run, loaders, notes)
     limit = _max_batches(run)
     if limit is not None:
@@ -124,10 +124,30 @@ def own_images(run: TrainedRun, split: Split, *, remedy: str = "--data") -> Eval
     return EvaluatedImages((loader,), names, loaders, places_K, len(run.class_names), limit, notes)
 
 
+def _options_without(run: TrainedRun, split: Split, known: Sequence[str], change: SplitChange | None) -> str:
+    """Return the advice to evaluate the images of known classes, those that were in the split in training."""
+    options = f"--split {split} --data 'classes=[{','.join(known)}]'"
+    if change is not None and change.is_dealt_anew and run.run is not None and run.run.splits.is_file():
+        options += f" --data {shlex.quote(f'splits={run.run.splits}')}"
+    return f"; leave them out with {options}"
+
+
 def has_validation(run: TrainedRun) -> bool:
-    """Return whether the run was trained with validation images, according to its checkpoint."""
+    """Return whether the run was trained with validation images, according to its checkpoint.
+
+    Checkpoints of version 0.1.0 do not describe the splits: a run has a best epoch if it validated, and a checkpoint
+    outside of one has validation images if the present data have some.
+    """
     recorded = run.data.get("splits")
-    return isinstance(recorded, Mapping) and isinstance(recorded.get("val"), Mapping)
+    if isinstance(recorded, Mapping):
+        return isinstance(recorded.get("val"), Mapping)
+    if run.run is not None:
+        return isinstance(run.record.get("best"), Mapping)
+    with suppress(InputError):
+        node = run.data_node()
+        check_node("data", node, trust=run.trust, named=run.named)
+        return "val" in build.partition(node).samples
+    return False
 
 
 def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedImages:
@@ -150,11 +170,7 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     if loaders.in_size != run.in_size:
         sizes = ("x".join(map(str, size)) for size in (loaders.in_size, run.in_size))
         raise InputError("--data: images are {}, but the net takes {} (channels x height x width)".format(*sizes))
-    if loaders.has_label_sets != run.has_label_sets:
-        kinds = (
-            "several labels" if several else "one label" for several in (loaders.has_label_sets, run.has_label_sets)
-        )
-        raise InputError("--data: images have {} each, but those of the run {}".format(*kinds))
+    _require_same_kind_of_labels(run, loaders)
     notes: list[str] = []
     places_K = _label_mapping(run, loaders, notes)
     parts, names, left_out = [], [], 0
@@ -179,6 +195,15 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
         notes.append(f"labels of {_list_names('class', new)} are ignored: the run does not know them")
     about = {"images": left_out, "classes": new} if new else {}
     return EvaluatedImages(tuple(parts), names, None, places_K, len(run.class_names), None, notes, about)
+
+
+def _require_same_kind_of_labels(run: TrainedRun, loaders: Loaders) -> None:
+    """Raise an `InputError` if images have several labels, and those that the run was trained on one, or vice versa."""
+    if loaders.has_label_sets != run.has_label_sets:
+        kinds = (
+            "several labels" if several else "one label" for several in (loaders.has_label_sets, run.has_label_sets)
+        )
+        raise InputError("--data: images have {} each, but those of the run {}".format(*kinds))
 
 
 def _is_known(labels: Tensor, places_K: Tensor) -> Tensor:

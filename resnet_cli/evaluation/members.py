@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import differences
-from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.images import Split
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.session import build
-from resnet_cli.session.run_data import SplitChange, split_change
+from resnet_cli.session.data_revision import recorded_revision
+from resnet_cli.session.run_data import SplitChange, find_change
 from resnet_cli.session.trained import TrainedRun
 from resnet_cli.session.trusted_kinds import check_node
 
@@ -45,12 +45,19 @@ class Member:
         """The run's training, validation and test samples; images are not decoded."""
         node = self.run.data_node()
         check_node("data", node, trust=self.run.trust, named=self.run.named)
-        with self.run.naming_lost_files(""):
+        with self.run.naming_lost_files(""), recorded_revision(node, self.run.settings, self.run.record):
             return build.partition(node)
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
         return {split: samples.names for split, samples in self.partition.samples.items()}
+
+    @property
+    def is_best_of_several(self) -> bool:
+        """True if the weights are those of an epoch that was chosen, among several, on the validation images."""
+        record = self.run.record
+        is_best = self.run.file.name == "best.pt" and isinstance(record.get("best"), Mapping)
+        return is_best and record.get("epochs") != 1
 
     def names(self, split: Split) -> list[str]:
         """Return the names of the samples of a split, in order; empty if there is no such split."""
@@ -63,7 +70,7 @@ class Member:
 
     def change(self, split: Split) -> SplitChange | None:
         """Return how a split differs from the one that the run was trained with; None if it does not."""
-        return split_change(self.run.data.get("splits"), split, fingerprint_split(*self.partition.samples[split]))
+        return find_change(self.run.data, self.run.run, split, self.partition)
 
     def labels(self, split: Split) -> list[Any]:
         """Return the class of each sample, or its classes, by name."""

@@ -1,11 +1,12 @@
-"""Out-of-fold predictions of a sweep over folds: metrics, and probable label errors.
+"""Out-of-fold predictions of a sweep over folds, and their metrics.
 
 Shapes: B images of a batch, N images, K classes.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +16,26 @@ from torch import Tensor
 
 from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import SEED_PARTS
-from resnet_cli.errors import InputError, MachineError
+from resnet_cli.errors import InputError
 from resnet_cli.evaluation.bootstrap import RESAMPLES
 from resnet_cli.evaluation.collect import Outputs
 from resnet_cli.evaluation.combined import score_logits, to_logits
 from resnet_cli.evaluation.evaluate import Evaluation, text_files
 from resnet_cli.evaluation.images import EvaluatedImages
-from resnet_cli.evaluation.label_errors import LabelError, find_label_errors, format_errors
 from resnet_cli.evaluation.members import Member
 from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
-from resnet_cli.files import remove_file, write_atomically
 from resnet_cli.inference.classifier import Classifier
-from resnet_cli.plots.contact_sheet import draw_contact_sheet, one_line
-from resnet_cli.plots.samples import to_pixels
 from resnet_cli.report.keys import varying_columns
 from resnet_cli.report.runs import read_runs
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.session.trained import open_trained
 
-MOST_SHOWN = 48  # images of the contact sheet
 OUT_OF_FOLD = "out_of_fold"  # folder of the files
+OPTIMISTIC = (
+    "the epoch of each run was chosen on the images on which it is measured here, so the figures are optimistic; "
+    "--checkpoint last evaluates the last epochs"
+)
 OF_A_FOLD = {"data.fold", "data.split_seed", "seed", *(f"seed_{part}" for part in SEED_PARTS)}  # keys of such runs
 
 logger = logging.getLogger("resnet_cli")
@@ -60,25 +60,10 @@ class OutOfFold:
     missing: int
 
 
-@dataclass(frozen=True)
-class LabelReport:
-    """The probable label errors of a data set, and the files that list them.
-
-    Args:
-        errors: The errors, the most confident first.
-        predictions: The predictions in which they were found.
-        table: The CSV.
-        picture: The contact sheet; None if there are no errors.
-    """
-
-    errors: list[LabelError]
-    predictions: OutOfFold
-    table: Path
-    picture: Path | None
-
-
-def open_members(sweep: Path, *, device: str | None = None, trust: bool = False) -> list[Member]:
-    """Open the best checkpoints of the finished runs of a sweep over folds.
+def open_members(
+    sweep: Path, *, checkpoint: str | None = None, device: str | None = None, trust: bool = False
+) -> list[Member]:
+    """Open the checkpoints of the finished runs of a sweep over folds, by default the best ones.
 
     Raises:
         InputError: There are no finished runs, a run has no `data.folds`, or a run cannot be opened.
@@ -99,7 +84,8 @@ def open_members(sweep: Path, *, device: str | None = None, trust: bool = False)
     varying = [column.name for column in varying_columns(runs, OF_A_FOLD)]
     if varying:
         logger.warning("the runs differ in %s; the result is of all of them together", ", ".join(varying))
-    return [Member(run.display_path, open_trained(str(run.folder), device=device, trust=trust)) for run in runs]
+    open_run = partial(open_trained, checkpoint=checkpoint, device=device, trust=trust)
+    return [Member(run.display_path, open_run(str(run.folder))) for run in runs]
 
 
 @torch.no_grad()
@@ -162,20 +148,22 @@ def _predict(member: Member) -> tuple[Tensor, Tensor]:
 
 
 def evaluate_out_of_fold(
-    sweep: Path, *, resamples: int = RESAMPLES, device: str | None = None, trust: bool = False
-) -> Evaluation:
+    sweep: Path, *, resamples: int = RESAMPLES, checkpoint: str | None = None, device: str | None = None,
+    trust: bool = False,
+) -> Evaluation:  # fmt: skip
     """Evaluate the runs of a sweep over folds as one: each image by the runs that were not trained on it.
 
     Args:
         sweep: Folder of the sweep.
         resamples: Bootstrap resamples for the intervals; 0 for none.
+        checkpoint: `best` or `last` of each run; None is the best one.
         device: Device of the models; None is that of each run, or `auto`.
         trust: Build classes that only the stored configs name; that runs code of their author's choice.
 
     Raises:
         InputError: See `open_members` and `predict_out_of_fold`.
     """
-    members = open_members(sweep, device=device, trust=trust)
+    members = open_members(sweep, checkpoint=checkpoint, device=device, trust=trust)
     found = predict_out_of_fold(members)
     logits_NK = to_logits(torch.from_numpy(found.probabilities_NK), has_label_sets=False).float()
     labels_N = torch.from_numpy(found.labels_N)
@@ -186,13 +174,15 @@ def evaluate_out_of_fold(
     metrics = {
         "split": "val", "average": OUT_OF_FOLD, "runs": [member.name for member in members], "at": utc_now(),
         "samples": len(found.names), "missing": found.missing,
+        "checkpoints": [member.run.file.name for member in members],
+        **({"optimistic": True} if any(member.is_best_of_several for member in members) else {}),
         **compute_metrics(outputs, resamples=resamples),
     }  # fmt: skip
     images = _images(members, found)
     files = text_files(outputs, metrics) | draw_pictures(members[0].run, images, outputs, metrics)
     which = f"{counted(found.missing, 'image')} {'is' if found.missing == 1 else 'are'}"
     notes = [f"{which} in the validation split of no finished run"] if found.missing else []
-    return Evaluation(metrics, files, notes)
+    return Evaluation(metrics, files, notes + ([OPTIMISTIC] if "optimistic" in metrics else []))
 
 
 @dataclass(frozen=True)
@@ -207,7 +197,7 @@ class _DistinctImages(EvaluatedImages):
 
     def read(self, numbers: Sequence[int]) -> Tensor:
         names = [self.names[number] for number in numbers]
-        found = {name: image for _, images in _read_each(self.members, names) for name, image in images.items()}
+        found = {name: image for _, images in read_each(self.members, names) for name, image in images.items()}
         return torch.stack([found[name] for name in names])
 
 
@@ -216,7 +206,7 @@ def _images(members: Sequence[Member], found: OutOfFold) -> EvaluatedImages:
     return _DistinctImages((), found.names, None, None, len(found.class_names), members=members)
 
 
-def _read_each(members: Sequence[Member], names: Iterable[str]) -> Iterator[tuple[Member, dict[str, Tensor]]]:
+def read_each(members: Sequence[Member], names: Iterable[str]) -> Iterator[tuple[Member, dict[str, Tensor]]]:
     """Yield each run with the images that it is the first to validate on, by name; one run's data at a time are kept.
 
     Args:
@@ -239,61 +229,3 @@ def _read_validation(member: Member, wanted: Collection[str]) -> dict[str, Tenso
         return {}
     images = EvaluatedImages((loader,), names, None, None, len(member.run.class_names))
     return dict(zip([names[place] for place in places], images.read(places).cpu(), strict=True))
-
-
-def write_label_errors(
-    sweep: Path, *, folder: Path | None = None, device: str | None = None, trust: bool = False
-) -> LabelReport:
-    """Find the probable label errors of a sweep over folds; write `label_errors.csv` and `label_errors.png`.
-
-    Args:
-        sweep: Folder of the sweep.
-        folder: Folder of the files; None is `eval` in the folder of the sweep.
-        device: Device of the models; None is that of each run, or `auto`.
-        trust: Build classes that only the stored configs name; that runs code of their author's choice.
-
-    Raises:
-        InputError: See `open_members` and `predict_out_of_fold`.
-        MachineError: The folder cannot be written.
-    """
-    members = open_members(sweep, device=device, trust=trust)
-    found = predict_out_of_fold(members)
-    errors = find_label_errors(found.probabilities_NK, found.labels_N)
-    folder = sweep / "eval" if folder is None else folder
-    table, picture = folder / "label_errors.csv", folder / "label_errors.png"
-    sheet = _contact_sheet(members, found, errors[:MOST_SHOWN]) if errors else None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if sheet is None:
-            remove_file(picture)
-    except OSError as error:
-        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror or error}") from None
-    write_atomically(table, format_errors(errors, found.names, found.class_names))
-    if sheet is not None:
-        write_atomically(picture, sheet)
-    return LabelReport(errors, found, table, picture if sheet is not None else None)
-
-
-def _contact_sheet(members: Sequence[Member], found: OutOfFold, errors: Sequence[LabelError]) -> bytes:
-    """Draw the most confident errors with the given and the suggested class, and their names."""
-    wanted = {found.names[error.index]: number for number, error in enumerate(errors)}
-    images = _images_of(members, wanted)
-    captions = [
-        [
-            one_line(f"{found.class_names[error.label]} → {found.class_names[error.suggested]}"),
-            one_line(found.names[error.index]),
-        ]
-        for error in errors
-    ]
-    title = "label → what it probably is, the most confident first"
-    return draw_contact_sheet([images[number] for number in range(len(errors))], captions, title=title)
-
-
-def _images_of(members: Sequence[Member], wanted: Mapping[str, int]) -> dict[int, Tensor]:
-    """Return images by number, each as preprocessed by the first run that validates on it: uint8 [H, W, 1 or 3]."""
-    images: dict[int, Tensor] = {}
-    for member, found in _read_each(members, wanted):
-        mean, std = member.run.data["mean"], member.run.data["std"]
-        for name, image_CHW in found.items():
-            images[wanted[name]] = to_pixels(image_CHW[None], mean, std)[0]
-    return images

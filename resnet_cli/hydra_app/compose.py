@@ -24,7 +24,7 @@ from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app import compat
-from resnet_cli.hydra_app.option_files import file_keys, keys_of_files, require_typed_plan
+from resnet_cli.hydra_app.option_files import file_keys, keys_of_files, require_typed_plan, with_typed_plan
 from resnet_cli.hydra_app.overrides import has_fixed_folder, hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.run_name import model_name, register_resolvers
 from resnet_cli.hydra_app.search_path import user_configs
@@ -61,7 +61,7 @@ def checked_settings(
         in_files: The keys in files that may set any key, such as experiments.
         valid: A valid config; parts that both configs share as one object are not checked again.
     """
-    settings = validation.without_leftovers(settings, keys, in_files)
+    settings = with_typed_plan(validation.without_leftovers(settings, keys, in_files), keys)
     reproduce = settings.get("reproduce")
     if isinstance(reproduce, str) and reproduce.strip():
         return _reproduced_settings(settings, keys, in_files, find_run_of("reproduce", reproduce))
@@ -115,9 +115,7 @@ def _changed_settings(
     return result
 
 
-def _reproduced_settings(
-    settings: Settings, keys: Sequence[str], in_files: Sequence[str], run: RunDir
-) -> Settings:  # fmt: skip
+def _reproduced_settings(settings: Settings, keys: Sequence[str], in_files: Sequence[str], run: RunDir) -> Settings:
     """Return the config that reproduces a run, after checking that the given keys do not change its results."""
     result = overlay_reproduced(run, settings, keys, in_files)
     _check_run_config(result, settings, run)
@@ -155,6 +153,7 @@ class Composed:
         swept: Keys that its experiment sweeps over; see `swept_keys`.
         sweep_dir: Folder of a sweep of this config; None if it is a new one each time.
         params: Overrides of a sweep in its experiment, such as `model.depth=8,20`.
+        launcher: The class of the launcher of its sweeps.
     """
 
     settings: Settings
@@ -169,6 +168,7 @@ class Composed:
     swept: tuple[str, ...] = ()
     sweep_dir: str | None = None
     params: tuple[str, ...] = ()
+    launcher: str = ""
 
 
 def compose_settings(
@@ -209,7 +209,7 @@ def compose_settings(
             run_dir = str(OmegaConf.select(composed, "hydra.run.dir"))
             is_fixed = has_fixed_folder(composed)
             swept = swept_keys(composed, given)
-            sweep_dir, params = _sweep_settings(composed)
+            sweep = _sweep_settings(composed)
     finally:
         HydraConfig.instance().cfg = before
     keys = tuple(override_keys(given))
@@ -219,20 +219,18 @@ def compose_settings(
     of_run = bool({"resume", "reproduce"} & set(keys)) and not {"model", "model._target_"} & set(keys)
     name = str(settings["name"]) if of_run else model_name(composed.hydra, str(settings["model"]["_target_"]))
     run = runs[0] if runs else None
-    return Composed(
-        settings, keys, in_files, choices, name, run, tuple(given), run_dir, is_fixed, swept, sweep_dir, params
-    )  # fmt: skip
+    return Composed(settings, keys, in_files, choices, name, run, tuple(given), run_dir, is_fixed, swept, *sweep)
 
 
-def _sweep_settings(composed: DictConfig) -> tuple[str | None, tuple[str, ...]]:
-    """Return `sweep_dir` and `params` of `Composed`; nothing where they name a variable that is not set."""
+def _sweep_settings(composed: DictConfig) -> tuple[str | None, tuple[str, ...], str]:
+    """Return `sweep_dir`, `params` and `launcher` of `Composed`; nothing where they name a variable that is not set."""
     sweep_dir: str | None = None
     params: tuple[str, ...] = ()
     with suppress(OmegaConfBaseException):  # they may not be needed
         params = tuple(param_overrides(composed))
     with suppress(OmegaConfBaseException):
         sweep_dir = str(OmegaConf.select(composed, "hydra.sweep.dir")) if has_fixed_folder(composed, "sweep") else None
-    return sweep_dir, params
+    return sweep_dir, params, str(composed.hydra.launcher.get("_target_"))
 
 
 def is_run(item: str) -> bool:

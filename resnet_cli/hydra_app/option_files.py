@@ -1,18 +1,20 @@
 """The content of the chosen options' files, before Hydra merges them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import is_built_in
 from resnet_cli.config.stored import flat
+from resnet_cli.config.validation import Settings
 from resnet_cli.config.yaml_errors import display_path
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.file_source import active_notes
@@ -92,6 +94,17 @@ def require_typed_plan(config: HydraConf | DictConfig) -> None:
             notes.print_once(
                 f"{display_path(file.path)}: plan: {value} has no effect in a file; type plan={value} instead"
             )
+
+
+def with_typed_plan(settings: Settings, keys: Collection[str]) -> Settings:
+    """Return the config with the level of the plan that was typed, also if a file sets the key `plan` to another one.
+
+    Args:
+        settings: The composed config as plain data, of which Hydra's present config has the choices.
+        keys: The keys on the command line.
+    """
+    level = HydraConfig.get().runtime.choices.get(PLAN) if PLAN in keys else None
+    return {**settings, PLAN: level} if isinstance(level, str) else settings
 
 
 def option_target(config: HydraConf | DictConfig, group: str) -> str | None:

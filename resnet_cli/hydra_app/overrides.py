@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config.messages import as_typed
@@ -17,6 +18,7 @@ from resnet_cli.config.paths import config_dirs, config_folders
 from resnet_cli.config.run_config import NEEDED_GROUPS, NULL_GROUPS, SEED_PARTS
 from resnet_cli.config.suggestions import did_you_mean, similar_file
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.path_values import quote_paths
 
 if TYPE_CHECKING:
@@ -232,6 +234,30 @@ def has_fixed_folder(config: DictConfig, kind: str = "run") -> bool:
     """Return whether the composed config names the same folder of a `run` or a `sweep` each time it is composed."""
     folder: Any = OmegaConf.to_container(config.hydra[kind], resolve=False)
     return not any(name in str(folder["dir"]) for name in CHANGING)
+
+
+def expand_output_folder(config: DictConfig, kind: str = "run") -> None:
+    """Replace `~` at the beginning of the folder of a `run` or a `sweep` that a file sets; typed ones are expanded.
+
+    What changes each time, such as `${now:...}`, stays in it.
+
+    Args:
+        config: The composed config, which is changed.
+        kind: `run` or `sweep`.
+
+    Raises:
+        InputError: the home folder is not known.
+    """
+    key = f"hydra.{kind}.dir"
+    unresolved: Any = OmegaConf.to_container(config.hydra[kind], resolve=False)
+    folder = str(unresolved["dir"])
+    if folder.startswith("${") and has_fixed_folder(config, kind):  # such as an environment variable
+        with suppress(OmegaConfBaseException):  # reported where the folder is used
+            folder = str(OmegaConf.select(config, key))
+    if folder.startswith("~"):
+        home, slash, rest = folder.partition("/")
+        with read_write(config.hydra):
+            config.hydra[kind].dir = f"{expand_home(home, key)}{slash}{rest}"
 
 
 def require_fixed_folder(settings: Mapping[str, Any], *, is_fixed: bool, key: str = "hydra.run.dir") -> None:

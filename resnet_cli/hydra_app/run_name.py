@@ -11,7 +11,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.option_files import option_target
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
-from resnet_cli.runs.folder import find_run
+from resnet_cli.runs.folder import find_run_of
 from resnet_cli.runs.names import folder_name, random_letters
 
 OWN_NAME = "${run_name:}"  # the value of `name` unless the user gives one
@@ -34,7 +34,7 @@ def run_name(_root_: DictConfig) -> str:
     reproduced = OmegaConf.select(_root_, "reproduce")
     if isinstance(reproduced, str) and reproduced.strip():
         with suppress(InputError, OSError):  # reported where the config is composed
-            return str(read(find_run(reproduced).config)["name"])
+            return str(read(find_run_of("reproduce", reproduced).config)["name"])
     return model_name(HydraConfig.get(), str(OmegaConf.select(_root_, "model._target_")))
 
 

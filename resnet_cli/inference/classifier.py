@@ -98,7 +98,8 @@ class Classifier:
 
     def to_labels(self, probabilities_NK: Tensor) -> Tensor:
         """Return which labels images have, bool [N, K], by the thresholds that the run chose, or else 0.5."""
-        return probabilities_NK > torch.tensor(self.thresholds or [0.5] * len(self.class_names))
+        chosen = self.thresholds or [0.5] * len(self.class_names)
+        return probabilities_NK > torch.tensor(chosen, dtype=torch.float64)  # in float32 a high threshold would be 1
 
     @torch.no_grad()
     def forward(self, images_BHWC: Tensor) -> Tensor:

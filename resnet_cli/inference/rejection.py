@@ -8,11 +8,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.errors import InputError
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.session.chosen_images import describe_other_images, record_images
-from resnet_cli.session.run_data import split_change
+from resnet_cli.session.run_data import find_change
 from resnet_cli.session.trained import TrainedRun
 
 Method = Literal["energy", "probability"]
@@ -95,7 +94,7 @@ def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method:
     loaders = run.loaders()
     if loaders.val is None:
         raise InputError("--reject: the run has no validation images to choose the threshold on")
-    change = split_change(run.data.get("splits"), "val", fingerprint_split(*loaders.samples["val"]))
+    change = find_change(run.data, run.run, "val", loaders)
     if change is not None:
         logger.warning("--reject: %s", change.line)
     with torch.no_grad():

@@ -43,7 +43,8 @@ def _facts(facts: Facts) -> Iterator[tuple[str, Sequence[str]]]:
     yield from _environment(facts["environment"])
     epoch = facts["best"].get("epoch")
     best = _scores(facts["best"], "val_")
-    yield "best", [f"epoch {epoch}: validation {best}"] if best else []
+    validated = "training batches:" if facts["training"]["overfit_batches"] else "validation"
+    yield "best", [f"epoch {epoch}: {validated} {best}"] if best else []
     yield "test", _known(_scores(facts["test"]))
     views = _scores(facts["test"], "tta_")
     yield "test with tta", [f"{facts['test'].get('tta')}: {views}"] if views else []

@@ -1,13 +1,16 @@
 """A data set whose images have been inspected: its parts, and the survey of each of its splits."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import Dataset
+from resnet_cli.data.group_checks import require_usable_groups
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.read import read_header
 from resnet_cli.data.loading.augment import Augment
@@ -30,12 +33,14 @@ class Inspected:
         node: The config of the data.
         partition: The training, validation and test samples of a run.
         surveys: The survey of each split, by `id(split)`.
+        refusals: Why a new run could not use the groups.
         report: The content of the report.
     """
 
     node: Node
     partition: Partition
     surveys: dict[int, Survey]
+    refusals: Sequence[str] = ()
     report: Report = field(default_factory=dict)
 
     @property
@@ -59,8 +64,11 @@ def survey_data(node: Node, *, near: bool) -> Inspected:
     Raises:
         InputError: The data set cannot be read at all, or cannot be split as configured.
     """
-    parts = build.partition(node)
-    if node.get("image_size", 0) is None and _sizes_differ(parts):
+    built = build.dataset(node)
+    parts = build.partition(node, built)
+    refusals = _refused_groups(node, built)
+    has_own_size = not (node.get("image_size", 0) is None and _sizes_differ(parts))
+    if not has_own_size:
         # Photographs of different sizes can be inspected before a size for training is chosen.
         with quiet():
             parts = build.partition({**node, "image_size": SURVEY_SIDE})
@@ -68,8 +76,20 @@ def survey_data(node: Node, *, near: bool) -> Inspected:
     workers, timeout = node.get("workers", 2), node.get("worker_timeout", 300)
     for split, _ in parts.samples.values():
         if id(split) not in surveys:
-            surveys[id(split)] = survey_split(split, near=near, workers=workers, timeout=timeout)
-    return Inspected(node, parts, surveys)
+            surveys[id(split)] = survey_split(
+                split, near=near, workers=workers, timeout=timeout, has_own_size=has_own_size
+            )
+    return Inspected(node, parts, surveys, refusals)
+
+
+def _refused_groups(node: Node, dataset: Dataset) -> Sequence[str]:
+    """Return why a new run could not use the groups of the data."""
+    _, options = CONFIG_GROUPS["data"].split_keys(node)
+    try:
+        require_usable_groups(dataset, options)
+    except InputError as error:
+        return error.problems
+    return ()
 
 
 def _sizes_differ(parts: Partition) -> bool:

@@ -16,11 +16,14 @@ from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.passes import format_notes
+from resnet_cli.data.loading.loaders import require_full_batch
+from resnet_cli.data.loading.sampling import sampling_weights
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
 from resnet_cli.inspection.inspected import SURVEY_SIDE, Inspected, Report, build_augment, survey_data
 from resnet_cli.inspection.near import MAX_DISTANCE, MAX_PAIRS, find_near_pairs
 from resnet_cli.inspection.survey import MEANINGS, Survey
+from resnet_cli.session import build
 
 
 def inspect_data(node: Node, *, near: bool = False) -> Inspected:
@@ -240,7 +243,14 @@ def _problems(found: Inspected, report: Report) -> list[str]:
     if len(channels) > 1:
         numbers = " and ".join(map(str, channels))
         problems.append(f"images of {numbers} channels: data.mode=RGB or L converts all to the same")
-    for check in (found.dataset.validate, found.dataset.validate_new):
+    problems += found.refusals
+    count = len(found.partition.train_indices)
+    checks: list[Callable[[], object]] = [found.dataset.validate, found.dataset.validate_new]
+    if found.node.get("drop_last"):
+        checks.append(partial(require_full_batch, build.batch_size(found.node), count))
+    if found.node.get("sampler") == "weighted":
+        checks.append(partial(sampling_weights, "weighted", found.dataset, found.partition.train_indices))
+    for check in checks:
         try:
             check()
         except InputError as error:

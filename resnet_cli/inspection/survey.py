@@ -65,7 +65,9 @@ class Survey:
     seconds: float = 0.0
 
 
-def survey_split(split: DatasetSplit, *, near: bool = False, workers: int = 0, timeout: float = 300) -> Survey:
+def survey_split(
+    split: DatasetSplit, *, near: bool = False, workers: int = 0, timeout: float = 300, has_own_size: bool = True
+) -> Survey:
     """Inspect every image of a split.
 
     Args:
@@ -73,6 +75,7 @@ def survey_split(split: DatasetSplit, *, near: bool = False, workers: int = 0, t
         near: Compute perceptual hashes too.
         workers: Number of processes that decode files, used where that is faster.
         timeout: Seconds without progress after which workers are killed as hung.
+        has_own_size: The images have the size of a run; if not, they are resized to be inspected.
     """
     count, channels = len(split.images), split.size[0]
     found = Survey(
@@ -84,16 +87,18 @@ def survey_split(split: DatasetSplit, *, near: bool = False, workers: int = 0, t
     )
     started = perf_counter()
     if isinstance(split.images, LazyImages):
-        _survey_files(split.images, found, workers, timeout)
+        _survey_files(split.images, found, workers, timeout, has_own_size=has_own_size)
     else:
         _survey_tensor(split.images, found)
     found.seconds = perf_counter() - started
     return found
 
 
-def _survey_files(images: LazyImages, found: Survey, workers: int, timeout: float) -> None:
+def _survey_files(
+    images: LazyImages, found: Survey, workers: int, timeout: float, *, has_own_size: bool
+) -> None:  # fmt: skip
     shortest = TINY_SIDE
-    if images.decoding.image_size is not None:
+    if has_own_size and images.decoding.image_size is not None:
         shortest = max(shortest, int(TINY_FRACTION * min(images.size[1:])))
     found.was_cached = images.cached_rows() is not None
     is_near = found.perceptual is not None

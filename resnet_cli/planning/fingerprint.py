@@ -17,7 +17,8 @@ from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.memory import fits_in_memory
 from resnet_cli.data.partition import Partition
-from resnet_cli.data.selection import unique_splits
+from resnet_cli.data.selection import select, unique_splits
+from resnet_cli.data.shard_order import spread
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.survey import Survey, survey_split
 from resnet_cli.planning.similarity import Sample, measure_similarity
@@ -26,12 +27,14 @@ FORMAT = 4  # version of the file; data sets with a file of another version are 
 CPU = torch.device("cpu")
 SAMPLE = 1500  # images that are compared with one another
 RARE = 10  # images of a class that is called rare
+MOST_LOOKED_AT = 5000  # images, if the run does not decode all of them before it trains
 
 
 def measure_fingerprint(node: Node, parts: Partition, device: torch.device = CPU) -> dict[str, Any]:
     """Read the training images of a data set and return the facts that rules may ask for.
 
-    For held-out images in the same split, only the sizes are counted.
+    For held-out images in the same split, only the sizes are counted. If the run does not decode all images before it
+    trains, facts that need pixels are those of a sample of the images that it uses.
 
     Args:
         node: The config of the data.
@@ -48,6 +51,7 @@ def measure_fingerprint(node: Node, parts: Partition, device: torch.device = CPU
         - `channels`, `height`, `width` as they were measured; `grey`, whether all images are; `short_side` (median of
           the files), `short_side_spread` (95th percentile / 5th), `long_side` and `aspect` (long side / short side;
           medians);
+        - `looked_at`, the number of images in the sample, if there is one;
         - `duplicates`, the share of images that are copies of another; `damaged`, the number of files that cannot be
           decoded, though the run does not read them;
         - `neighbour_accuracy`, `mirrored`, `upside_down`, `turned`, `colour_accuracy`, `scale_accuracy`: see
@@ -58,18 +62,39 @@ def measure_fingerprint(node: Node, parts: Partition, device: torch.device = CPU
     """
     split, chosen = parts.samples["train"]
     indices = parts.train_indices
-    survey = survey_split(split, workers=node.get("workers", 2), timeout=node.get("worker_timeout", 300))
-    _require_usable(survey, parts, reads_all=_reads_all(node, parts, device))
+    reads_all = _reads_all(node, parts, device)
+    looked_at, own = (split, indices) if reads_all else _sample(parts)
+    survey = survey_split(looked_at, workers=node.get("workers", 2), timeout=node.get("worker_timeout", 300))
+    is_sample = looked_at is not split
+    _require_usable(survey, parts, reads_all=reads_all or is_sample)
     classes = len(parts.dataset.class_names)
     return {
         "format": FORMAT,
         "data": fingerprint_split(split, chosen),
         **count_classes(split.labels[indices], classes),
         **_sizes(split, survey),
+        **({"looked_at": len(looked_at)} if is_sample else {}),
         "damaged": len(survey.damaged),
-        "duplicates": _share_of_copies(survey.hashes[indices.numpy()]),
-        **_similarity(split, indices, classes),
+        "duplicates": _share_of_copies(survey.hashes[own.numpy()]),
+        **_similarity(looked_at, own, classes),
     }
+
+
+def _sample(parts: Partition) -> tuple[DatasetSplit, Tensor]:
+    """Return a split with a sample of the images that a run uses, and the indices of its training images there.
+
+    It is the whole training split if a sample would be more than half of it, or if the images need no decoding.
+    """
+    split, indices = parts.samples["train"].split, parts.train_indices
+    images = split.images
+    held_out = [own.indices for part, own in parts.samples.items() if part != "train" and own.split is split]
+    chosen = [spread(indices, MOST_LOOKED_AT)]
+    left = MOST_LOOKED_AT - len(chosen[0])
+    chosen += [spread(torch.cat(held_out), left)] if held_out and left else []
+    sample = torch.cat(chosen).sort().values
+    if not isinstance(images, LazyImages) or 2 * len(sample) > len(split) or images.cached_rows() is not None:
+        return split, indices
+    return select(split, sample), torch.isin(sample, indices).nonzero().flatten()
 
 
 def validate_other_files(parts: Partition) -> None:
@@ -98,9 +123,9 @@ def _require_usable(survey: Survey, parts: Partition, *, reads_all: bool) -> Non
     """Raise an `InputError` if a run would refuse some of the surveyed images.
 
     Args:
-        survey: The survey of the data set's training split.
+        survey: The survey of the data set's training split, or of a sample of it.
         parts: The split, which may take only some of these images.
-        reads_all: Whether a run reads the others as well.
+        reads_all: Whether a run reads the others as well; true for a sample.
     """
     split = survey.split
     is_used = torch.full((len(split),), reads_all)

@@ -7,35 +7,45 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import Any
 
-import torch
-
 from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import parse_seconds
+from resnet_cli.config.messages import naming
 from resnet_cli.config.run_config import Node
+from resnet_cli.config.trust import targets
 from resnet_cli.config.validation import Settings
 from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.images.cache import ArrayCache, find_cache_folder
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.distributed.options import options_of
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning.choices import Plan
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, validate_other_files
+from resnet_cli.planning.machine import ELSEWHERE, Machine, find_machine
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
-from resnet_cli.planning.rules import make_plan, read_rules
-from resnet_cli.planning.step_times import MOST_SECONDS, PLANNING_RESERVE, images_per_second
-from resnet_cli.planning.typed import start_of_weights, typed_values
-from resnet_cli.runs.environment import cpu_name
+from resnet_cli.planning.rules import make_plan, planned_keys, read_rules
+from resnet_cli.planning.step_times import (
+    MOST_SECONDS,
+    PLANNING_RESERVE,
+    images_per_second,
+    teacher_images_per_second,
+)
+from resnet_cli.planning.typed import keys_of_other_classes, start_of_weights, typed_values
 from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
-from resnet_cli.session.device import device_of, precision_of
 from resnet_cli.session.dry_run import check_weights
 from resnet_cli.session.pretrained_files import has_published_weights
-from resnet_cli.training.device import device_name, has_bf16_matrix_units
+from resnet_cli.session.shared_start import fixed_threads
+from resnet_cli.session.trained import open_trained
+from resnet_cli.training.device import has_bf16_matrix_units
 
 logger = logging.getLogger("resnet_cli")
 
+IN_ONE_PROCESS = "nets were timed in one process; how much faster trainer.processes={processes} is was not measured"
 PLANNED_SIDE = 64  # side in pixels at which files of different sizes are measured
 CACHE = "~/.cache/resnet-cli/decoded"
 BATCH_SIZE = "data.batch_size"
@@ -52,34 +62,41 @@ class MadePlan:
         plan: What was chosen.
         text: The content of `plan.yaml`.
         fingerprint: The content of `fingerprint.json`.
+        notes: Lines about what the plan could not take into account.
     """
 
     plan: Plan
     text: str
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     @property
     def lines(self) -> list[str]:
         """The plan as lines for a terminal."""
-        return format_lines(self.plan)
+        return [*format_lines(self.plan), *(f"plan    {note}" for note in self.notes)]
 
 
-def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = None) -> MadePlan:
+def plan_command(
+    level: str, items: Sequence[str], *, config_dir: str | None = None, is_local: bool = True
+) -> MadePlan:  # fmt: skip
     """Make the plan of a command.
 
     Args:
         level: quick, good or best.
         items: The overrides that were typed, without the plan's.
         config_dir: The folder of --config-dir.
+        is_local: The command trains on this machine; a launcher may start the jobs of a sweep on others.
 
     Raises:
         InputError: The config is wrong, the data cannot be read, or they are too few to train on.
     """
     composed = compose_settings(items, config_dir=config_dir)
-    settings, typed = composed.settings, typed_values(composed)
+    settings = composed.settings
+    typed = {**dict.fromkeys(keys_of_other_classes(settings, planned_keys())), **typed_values(composed)}
     if BATCH_SIZE in typed:
         typed[BATCH_SIZE] = build.batch_size(settings["data"])  # the default if the key was deleted
-    machine = Machine.of(settings["trainer"], typed)
+    budget = parse_seconds(settings["trainer"].get("time_budget"))
+    machine = find_machine(level, settings["trainer"], typed, is_local=is_local)
     for key in ("init_from", "teacher"):  # before nets are measured
         if settings.get(key) is not None:
             check_weights(key, settings[key])
@@ -90,28 +107,32 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
     began = monotonic()
     facts = planner.fingerprint()
     seconds = monotonic() - began
+    planner.record_reading(seconds)
     _require_enough(facts)
     circumstances = {
-        "budget": parse_seconds(settings["trainer"].get("time_budget")),
+        "budget": budget,
         "planning_seconds": round(seconds, 1) if seconds > PLANNING_RESERVE else 0.0,
         "can_resize": can_resize,
         "resize": data.get("resize") if can_resize or isinstance(data.get("image_size"), int) else None,
-        "device": machine.device.type,
+        "device": machine.device_type,
         "weights": planner.published_weights(),
-        "bf16": machine.device.type == "cpu" and machine.chooses_precision and has_bf16_matrix_units(),
+        "bf16": machine.device_type == "cpu" and machine.chooses_precision and has_bf16_matrix_units(),
         "holds_out": planner.holds_out,
         "validates": planner.validates,
         "start": start_of_weights(settings),
     }
-    plan = make_plan(level, facts, typed, circumstances, planner.rate, planner.images_left, planner.accepts)
-    content = {
-        **facts,
-        "rates": planner.rates,
-        "machine": machine.name,
-        **circumstances,
-        "expected_epochs": plan.epochs,
-    }
-    return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n")
+    processes = options_of(settings["trainer"])
+    with fixed_threads(processes):
+        plan = make_plan(
+            level, facts, typed, circumstances, planner.rate, planner.images_left, planner.accepts, planner.reading
+        )  # fmt: skip
+        measured = {"rates": planner.rates, "machine": machine.name}
+    content = {**facts, **measured, **circumstances, "expected_epochs": plan.epochs}
+    machine.free_memory()
+    notes = [ELSEWHERE.format(level=level)] if not is_local else []
+    notes += [IN_ONE_PROCESS.format(processes=processes.processes)] if processes.processes > 1 else []
+    notes = notes if budget is not None else []  # nothing was timed
+    return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n", tuple(notes))
 
 
 def _require_enough(facts: Mapping[str, Any]) -> None:
@@ -121,38 +142,6 @@ def _require_enough(facts: Mapping[str, Any]) -> None:
             f"plan: too few to train on: {counted(facts['images'], 'training image')} of "
             f"{counted(facts['classes'], 'class')}; resnet-data shows them"
         )
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The device and the precision that nets are measured with.
-
-    Args:
-        device: The device.
-        precision: fp32, tf32, bf16 or fp16.
-        chooses_precision: The precision is `auto`.
-    """
-
-    device: torch.device
-    precision: str
-    chooses_precision: bool
-
-    @staticmethod
-    def of(trainer: Node, typed: Mapping[str, Any]) -> "Machine":
-        """Return the device and the precision of a run; an untyped precision is bf16 on a CPU where that is fast.
-
-        Raises:
-            InputError: The device is not on this machine, or cannot compute with the precision.
-        """
-        device = device_of(trainer)
-        precision = precision_of(trainer, device, cpu_bf16=bool(typed.get("trainer.cpu_bf16", True)))
-        return Machine(device, precision, chooses_precision=trainer.get("precision", "auto") == "auto")
-
-    @property
-    def name(self) -> str:
-        """The processor, device and precision, in words: rates depend on them as well as on the net."""
-        processor = f"{cpu_name()}, " if self.device.type == "cpu" else ""
-        return f"{processor}{device_name(self.device)}, {self.precision}, torch {torch.__version__}"
 
 
 class _Measurer:
@@ -169,6 +158,9 @@ class _Measurer:
         self.cache = ArrayCache(find_cache_folder(folder))
         self.facts: dict[str, Any] = {}
         self.key = ""
+        self.rate_of_teacher: float | None = None
+        self.has_read = False
+        self.unread: dict[tuple[int, str | None], float] = {}
 
     @property
     def rates(self) -> dict[str, float]:
@@ -196,10 +188,35 @@ class _Measurer:
         if known is None or known.get("format") != FORMAT or known.get("damaged"):  # other options may read the damaged
             logger.info("plan    looking at the training images")
             known = measure_fingerprint(self.node, parts, self.machine.device)
-            self.facts = known
+            self.facts, self.has_read = known, True
             self._save()
         self.facts = known
         return {key: value for key, value in known.items() if not key.startswith("_")}
+
+    def record_reading(self, seconds: float) -> None:
+        """Remember how long looking at the images took, unless their fingerprint was in the cache."""
+        if self.has_read:
+            self.facts["_reading"] = round(seconds, 1)
+            self._save()
+
+    def reading(self, side: int, resize: str | None) -> float:
+        """Return the seconds that the run spends on reading the images anew: at another size, which is not cached.
+
+        Args:
+            side: Side of the images of the run, where they can be resized.
+            resize: How files become squares; None where they are not changed.
+        """
+        seconds = float(self.facts.get("_reading", 0.0))
+        is_same = (not self.can_resize or side == PLANNED_SIDE) and resize in (None, self.node.get("resize"))
+        if is_same or seconds <= PLANNING_RESERVE:
+            return 0.0
+        if (side, resize) not in self.unread:
+            size = {"image_size": side} if self.can_resize else {}
+            with quiet():
+                images = build.partition({**self.node, **size, "resize": resize}).samples["train"].split.images
+            is_there = not isinstance(images, LazyImages) or images.cached_rows() is not None
+            self.unread[side, resize] = 0.0 if is_there else seconds
+        return self.unread[side, resize]
 
     def images_left(self, val_fraction: float) -> int:
         """Return the number of training images if another fraction is held out."""
@@ -236,7 +253,23 @@ class _Measurer:
             )  # fmt: skip
             rates[name] = round(rate, 1)
             self._save()
-        return rates[name]
+        if self.settings.get("teacher") is None:
+            return rates[name]
+        seconds = [1 / rate if rate else inf for rate in (rates[name], self._teacher_rate(batch_size))]
+        return 1 / sum(seconds)
+
+    def _teacher_rate(self, batch_size: int) -> float:
+        """Return the images per second for which the run's teacher predicts classes, at the size that it takes."""
+        if self.rate_of_teacher is None:
+            name, model = str(self.settings["teacher"]), {"model": self.settings["model"]}
+            with naming("teacher", name):
+                trust = bool(self.settings.get("trust"))
+                trained = open_trained(name, device=str(self.machine.device), trust=trust, named=targets(model))
+            self.rate_of_teacher = teacher_images_per_second(
+                trained.model, trained.in_size, batch_size=batch_size, device=self.machine.device,
+                precision=self.machine.precision,
+            )  # fmt: skip
+        return self.rate_of_teacher
 
     def accepts(self, values: Mapping[str, Any]) -> bool:
         """Return whether the options of groups in `values` accept the keys of these groups that were typed."""

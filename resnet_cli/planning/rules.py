@@ -1,6 +1,6 @@
 """Turn facts into a plan, by the tables of `rules.yaml`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from resnet_cli.config.counts import counted, format_number
+from resnet_cli.config.run_length import EPOCHS
 from resnet_cli.errors import InputError
+from resnet_cli.planning.candidates import Accepts, Candidates
 from resnet_cli.planning.choices import Choice, Plan
 from resnet_cli.planning.conditions import holds
 from resnet_cli.planning.step_times import passes_in_budget
@@ -18,12 +20,13 @@ from resnet_cli.planning.wording import Wording, about_epochs, describe_scaling
 Facts = Mapping[str, Any]
 # Images a second of a net, from what it sets, the side of images, and the images of a step.
 Rate = Callable[[Mapping[str, Any], int, int], float]
-Accepts = Callable[[Mapping[str, Any]], bool]
+# Seconds that a run spends on reading the images anew, from the side of images and how files become squares.
+Reading = Callable[[int, str | None], float]
 
 RULES = Path(__file__).with_name("rules.yaml")
 MEASURED_BEFORE = "the rates were measured on this machine before the plan was made"
-RGB = 3
 MUON = "muon"
+ENDS_OF_EPOCHS = ("trainer.steps_per_epoch", "trainer.max_batches")  # keys by which epochs end before the data
 WORDING = Wording()
 
 
@@ -34,9 +37,18 @@ def read_rules() -> Mapping[str, Any]:
     return content
 
 
+@cache
+def planned_keys() -> frozenset[str]:
+    """Return the keys that plans choose, without those of nets."""
+    content = read_rules()
+    rules = [content["validation"], content["batch_size"], content["resize"], *content["rules"]]
+    return frozenset([EPOCHS, *(key for rule in rules for case in rule["cases"] for key in case["set"])])
+
+
 def make_plan(
     level: str, fingerprint: Facts, typed: Mapping[str, Any], machine: Facts, rate: Rate,
     images_left: Callable[[float], int], accepts: Accepts = lambda net: True,
+    reading: Reading = lambda side, resize: 0.0,
 ) -> Plan:  # fmt: skip
     """Choose every value that the rules know and the user has not typed.
 
@@ -53,24 +65,26 @@ def make_plan(
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
         accepts: Returns whether the options of groups accept the keys of these groups that were typed.
+        reading: Seconds of the budget that reading the images takes again in the run, if their size is another one.
     """
     facts = {**fingerprint, **machine, "level": level}
-    return _Planner(level, facts, typed, rate, images_left, accepts).plan()
+    return _Planner(facts, typed, rate, images_left, accepts, reading).plan()
 
 
 class _Planner:
     def __init__(
-        self, level: str, facts: dict[str, Any], typed: Mapping[str, Any], rate: Rate,
-        images_left: Callable[[float], int], accepts: Accepts,
+        self, facts: dict[str, Any], typed: Mapping[str, Any], rate: Rate, images_left: Callable[[float], int],
+        accepts: Accepts, reading: Reading,
     ) -> None:  # fmt: skip
         self.rules = read_rules()
-        self.level, self.facts, self.typed = level, facts, typed
-        self.rate, self.images_left, self.accepts = rate, images_left, accepts
+        self.level, self.facts, self.typed = facts["level"], facts, typed
+        self.rate, self.images_left, self.accepts, self.reading = rate, images_left, accepts, reading
         self.facts["net_optimizer"] = None
         self.facts["class_weights"] = typed.get("loss.class_weights")
         self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
         self.facts["cropped_percent"] = round(100 - 100 / facts["aspect"])
         self.facts["duplicates_percent"] = round(100 * facts["duplicates"])
+        self.candidates = Candidates(self.rules, facts, typed, accepts)
         self.choices: list[Choice] = []
         self.skipped: list[str] = []
 
@@ -78,11 +92,12 @@ class _Planner:
         self._hold_out()
         row = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))
         self.facts["passes"] = row[self.level]
-        self.epochs_are_typed = isinstance(self.typed.get("trainer.epochs"), int | float)
-        if self.epochs_are_typed:
-            self.facts["passes"] = self.typed["trainer.epochs"]
         self._apply(self.rules["batch_size"])
         self._count_step_images()
+        self.epochs_are_typed = isinstance(self.typed.get(EPOCHS), int | float)
+        if self.epochs_are_typed:
+            epochs, per_pass = self.typed[EPOCHS], self._epochs_per_pass
+            self.facts["passes"] = epochs if per_pass == 1 else round(epochs / per_pass, 1)
         self._apply(self.rules["resize"])
         self._choose_net()
         for rule in self.rules["rules"]:
@@ -109,6 +124,13 @@ class _Planner:
         batch_size, images = self.facts["batch_size"], self.facts["images"]
         self.facts["step_images"] = min(batch_size, images)
         self.facts["step"] = f"{images:,} (all training images)" if images < batch_size else f"{batch_size:,}"
+
+    @property
+    def _epochs_per_pass(self) -> float:
+        """How many epochs a pass over the training images takes: 1, unless epochs are typed to end before."""
+        batches = max(1, -(-self.facts["images"] // self.facts["batch_size"]))
+        typed = [self.typed.get(key) for key in ENDS_OF_EPOCHS]
+        return float(batches / min([batches, *(steps for steps in typed if isinstance(steps, int))]))
 
     def _apply(self, rule: Mapping[str, Any]) -> None:
         """Choose the values of the first case of a rule that holds, if its schedule has the `schedule.*` keys typed."""
@@ -139,22 +161,25 @@ class _Planner:
 
     def _choose_net(self) -> None:
         """Choose the side of the images, the net and the number of epochs."""
-        sides = list(self._sides())
         budget, images = self.facts["budget"], self.facts["images"]
+        is_given = "model" in self.typed or self.facts["start"] == "run"
+        sides = self.candidates.sides_of_given_net() if is_given else self.candidates.sides()
         self.facts["side"] = sides[-1]
-        if "model" in self.typed or self.facts["start"] == "run":
+        if is_given:
             self._plan_for_given_net(sides)
         elif budget is None:
             self._choose_side(sides[-1])
-            nets = list(self._nets(sides[-1]))
-            for_level = [
-                net for net in [*self._pretrained_nets(sides[-1]), *nets[::-1]] if self.level in net.get("default", ())
-            ]
+            nets = self.candidates.nets(sides[-1])
+            pretrained = self.candidates.pretrained_nets(sides[-1])
+            for_level = [net for net in [*pretrained, *nets[::-1]] if self.level in net.get("default", ())]
             net = (for_level or nets)[0]
-            self._use_net(net, f"{net['name']}, which {self.level} has for images of this size", "not measured")
+            reason = f"{net['name']}, which {self.level} has for images of this size"
+            if not for_level and self.candidates.excludes_all(sides[-1]):
+                reason = f"{net['name']}: no net for images of this size takes the keys of model that you set"
+            self._use_net(net, reason, "not measured")
         else:
             side, net, rate = self._largest_affordable(sides)
-            passes = self._passes_in_budget(rate)
+            passes = self._passes_in_budget(rate, side)
             self._choose_side(side, f"{net['name']} gets {about_epochs(passes)} in the budget at this size")
             least = self._least_passes(net)
             needs = f"fewer than the {format_number(least)} it needs"
@@ -165,17 +190,17 @@ class _Planner:
             self._count_epochs(passes)
             self._use_net(net, reason, MEASURED_BEFORE)
         if budget is None:
-            self._choose(
-                {"trainer.epochs": self.facts["passes"]},
-                f"{counted(images, 'training image')} and no time budget",
-                "not measured",
-            )
+            epochs, reason = self.facts["passes"], f"{counted(images, 'training image')} and no time budget"
+            if self._epochs_per_pass > 1:
+                epochs = max(1, round(epochs * self._epochs_per_pass))
+                reason += f": {counted(epochs, 'epoch')} of these steps see each about {self.facts['passes']} times"
+            self._choose({EPOCHS: epochs}, reason, "not measured")
 
     def _plan_for_given_net(self, sides: Sequence[int]) -> None:
         """Choose the side of the images for a net that the user chose, and count its epochs in the budget."""
         typed = {key: value for key, value in self.typed.items() if key.partition(".")[0] == "model"}
         unknown = {"name": self.typed.get("model", "yours"), "set": {}}
-        net: Mapping[str, Any] = next((net for net in self._nets(sides[-1]) if net["set"] == typed), unknown)
+        net: Mapping[str, Any] = next((net for net in self.candidates.nets(sides[-1]) if net["set"] == typed), unknown)
         self.facts["net"] = net["name"]
         self.facts["net_optimizer"] = self._optimizer(net)
         if self.facts["budget"] is None:
@@ -183,12 +208,12 @@ class _Planner:
             return
         net = {**net, "set": {}}  # as it is in the config
         side = sides[-1]
-        passes = self._passes_in_budget(self._rate(net, side))
+        passes = self._passes_in_budget(self._rate(net, side), side)
         for smaller in reversed(sides[:-1]):
             if passes >= self._least_passes(net):
                 break
             try:
-                passes, side = self._passes_in_budget(self._rate(net, smaller)), smaller
+                passes, side = self._passes_in_budget(self._rate(net, smaller), smaller), smaller
             except InputError:  # the net does not take images of this size
                 break
         self._choose_side(side, f"the net that you chose gets {about_epochs(passes)} in the budget at this size")
@@ -198,9 +223,10 @@ class _Planner:
         if not self.epochs_are_typed:
             self.facts["passes"] = max(1, round(passes))
 
-    def _passes_in_budget(self, rate: float) -> float:
+    def _passes_in_budget(self, rate: float, side: int) -> float:
         """Return how many passes over the training images fit into the budget, at this rate in images per second."""
-        return passes_in_budget(self.facts["budget"] - self.facts["planning_seconds"], rate, self.facts["images"])
+        read = self.facts["planning_seconds"] + self.reading(side, self.facts["resize"])
+        return passes_in_budget(self.facts["budget"] - read, rate, self.facts["images"])
 
     def _least_passes(self, net: Mapping[str, Any]) -> float:
         """Return the fewest passes with which a net is chosen in a budget."""
@@ -227,16 +253,16 @@ class _Planner:
         too slow are slower still, and are not measured.
         """
         for side in reversed(sides):
-            for net in self._pretrained_nets(side):
-                if self._passes_in_budget(rate := self._rate(net, side)) >= self._least_passes(net):
+            for net in self.candidates.pretrained_nets(side):
+                if self._passes_in_budget(rate := self._rate(net, side), side) >= self._least_passes(net):
                     return side, net, rate
         fallback = None
         for side in reversed(sides):
             best = None
-            for net in self._nets(side):
+            for net in self.candidates.nets(side):
                 rate = self._rate(net, side)
                 fallback = (side, net, rate) if fallback is None or rate > fallback[2] else fallback
-                if self._passes_in_budget(rate) < self._least_passes(net):
+                if self._passes_in_budget(rate, side) < self._least_passes(net):
                     break
                 best = (side, net, rate)
             if best is not None:
@@ -244,50 +270,10 @@ class _Planner:
         assert fallback is not None
         return fallback
 
-    def _nets(self, side: int) -> Iterator[Mapping[str, Any]]:
-        nets = [
-            net for net in self.rules["nets"]
-            if net["sides"][0] <= side <= net["sides"][1] and holds(net.get("when", {}), self.facts)
-            and self._matches_typed_keys(net["set"])
-        ]  # fmt: skip
-        yield from nets or self.rules["nets"][:1]
-
-    def _matches_typed_keys(self, net: Mapping[str, Any]) -> bool:
-        """Return whether a net accepts the typed keys of `model`, and none of its own values contradicts them."""
-        typed = {key: value for key, value in self.typed.items() if key.startswith("model.")}
-        is_same = all(net[key] == value for key, value in typed.items() if key in net)
-        return is_same and (not typed or "model" in self.typed or self.accepts(net))
-
-    def _pretrained_nets(self, side: int) -> Iterator[Mapping[str, Any]]:
-        """Yield the nets that can start from weights on this machine, large to small."""
-        if self.facts["channels"] != RGB:
-            return
-        for net in reversed(self.rules["pretrained_nets"]):
-            is_there = net["weights"] in self.facts["weights"] and net["sides"][0] <= side <= net["sides"][1]
-            if is_there and self._matches_typed_keys(net["set"]):
-                yield net
-
-    def _sides(self) -> Iterator[int]:
-        """Yield the sides that images may get, small to large."""
-        height, width = self.facts["height"], self.facts["width"]
-        if not self.facts["can_resize"]:
-            yield min(height, width)
-            return
-        own = self._side_of_files
-        sides = [side for side in self.rules["sides"] if side <= own] or self.rules["sides"][:1]
-        yield from sides
-        if sides[-1] < own <= self.rules["kept_up_to"]:
-            yield own
-
-    @property
-    def _side_of_files(self) -> int:
-        """The side that files have as squares if they are not scaled: the long one if they are padded."""
-        return int(self.facts["long_side" if self.facts["resize"] == "pad" else "short_side"])
-
     def _choose_side(self, side: int, reason: str = "") -> None:
         """Choose the side of the images, if they can be resized; `reason` is added to the sizes of the files."""
         if self.facts["can_resize"]:
-            why = describe_scaling(self.facts, self._side_of_files, side) + (f": {reason}" if reason else "")
+            why = describe_scaling(self.facts, self.candidates.side_of_files, side) + (f": {reason}" if reason else "")
             self._choose({"data.image_size": side}, why, "measured")
         self.facts["side"] = side
 

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from time import perf_counter
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from resnet_cli.config.run_config import Node
@@ -54,19 +55,16 @@ def images_per_second(
         The rate; 0 if a step does not fit into memory.
 
     Raises:
-        InputError: The net does not run on images of this size.
+        InputError: The net does not run on images of this size, or the optimizer fails in a step.
     """
-    images_of_step = batch_size
-    if device.type == "cpu":
-        largest = LARGEST_BATCH * 32 * 32 // (in_size[1] * in_size[2])
-        images_of_step = min(batch_size, LARGEST_BATCH, max(largest, LEAST_BATCH))
+    images_of_step = _images_of_step(batch_size, in_size, device)
     dtype = DTYPES.get(precision)
     with torch.random.fork_rng(devices=[]):
         net = build.model(nodes["model"], in_size=in_size, num_classes=classes, seed=0).to(device)
         net = net.to(memory_format=torch.channels_last)
         images = torch.randn(images_of_step, *in_size, device=device).contiguous(memory_format=torch.channels_last)
         labels = torch.arange(images_of_step, device=device) % classes
-        optimizer = build.optimizer(nodes["optimizer"], net, classes)
+        optimizer = build.optimizer(nodes["optimizer"], net, classes, device)
         parameter = next(net.parameters())
 
         def compute_gradients() -> None:
@@ -89,6 +87,53 @@ def images_per_second(
                 raise
             return 0.0
         return 1 / (gradients / images_of_step + updated / batch_size)
+
+
+def teacher_images_per_second(
+    teacher: nn.Module,
+    in_size: tuple[int, int, int],
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    seconds: float = MOST_SECONDS,
+    clock: Callable[[], float] = perf_counter,
+) -> float:
+    """Return the images per second for which a teacher predicts classes; the arguments are as above.
+
+    Args:
+        teacher: The network, on the device.
+        in_size: (C, H, W) of its images.
+        batch_size: Images in a step of the run.
+        device: Where it is.
+        precision: fp32, tf32, bf16 or fp16.
+        seconds: Time spent, after which no further call is timed.
+        clock: Returns seconds.
+    """
+    images_of_step = _images_of_step(batch_size, in_size, device)
+    dtype = DTYPES.get(precision)
+    images = torch.zeros(images_of_step, *in_size, device=device).contiguous(memory_format=torch.channels_last)
+
+    def predict() -> None:
+        with torch.no_grad(), nullcontext() if dtype is None else torch.autocast(device.type, dtype):
+            teacher(images).sum().item()  # waits for the device
+
+    try:
+        predict()  # warms up
+        return images_of_step / _fastest(predict, seconds, clock)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return 0.0
+
+
+def _images_of_step(batch_size: int, in_size: tuple[int, int, int], device: torch.device) -> int:
+    """Return how many images a timed step has."""
+    images = batch_size
+    if device.type == "cpu":
+        largest = LARGEST_BATCH * 32 * 32 // (in_size[1] * in_size[2])
+        images = min(batch_size, LARGEST_BATCH, max(largest, LEAST_BATCH))
+    return max(2, images)  # batch norm may need two; the run says so
 
 
 def _fastest(function: Callable[[], None], most_seconds: float, clock: Callable[[], float]) -> float:

@@ -1,9 +1,13 @@
 """The keys that the user chose, which a plan does not change."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from resnet_cli.config.groups import CONFIG_GROUPS
+from resnet_cli.config.run_config import DEFAULT_LOSS
 from resnet_cli.config.run_length import EPOCHS
+from resnet_cli.config.signatures import NotFoundError, signature
 from resnet_cli.config.validation import Settings
 
 if TYPE_CHECKING:
@@ -12,8 +16,13 @@ if TYPE_CHECKING:
 WHOLE_GROUPS = ("model", "optimizer", "schedule", "loss")  # a typed option sets all values of its group
 CROP, RESIZED_CROP = "data.augment.crop", "data.augment.resized_crop"
 # Keys of the same meaning: if the first is typed, the second is not planned.
-SAME_MEANING = {"trainer.label_smoothing": "loss.label_smoothing", CROP: RESIZED_CROP, RESIZED_CROP: CROP}
+SMOOTHING = "trainer.label_smoothing"
+SAME_MEANING = {SMOOTHING: "loss.label_smoothing", CROP: RESIZED_CROP, RESIZED_CROP: CROP}
 AUGMENT = "data.augment"
+# Nodes whose keys are planned, with the classes that have all these keys.
+USUAL_CLASSES = {
+    AUGMENT: "resnet_cli.data.Augment", "trainer": "resnet_cli.ClassifierTrainer", "loss": DEFAULT_LOSS["_target_"],
+}  # fmt: skip
 
 
 def typed_values(composed: "Composed") -> dict[str, Any]:
@@ -26,12 +35,42 @@ def typed_values(composed: "Composed") -> dict[str, Any]:
     keys = {*composed.keys, *composed.in_files}
     typed = {key: composed.choices.get(key) or find_value(settings, key) for key in sorted(keys)}
     typed |= {group: target for group in WHOLE_GROUPS if (target := typed.get(f"{group}._target_")) is not None}
-    typed |= {other: typed[key] for key, other in SAME_MEANING.items() if typed.get(key) and other not in typed}
+    alike = {key: other for key, other in SAME_MEANING.items() if other not in typed}
+    typed |= {other: typed[key] for key, other in alike.items() if _is_in_effect(key, typed.get(key))}
     if not isinstance(settings["data"].get("augment"), Mapping):
         typed[AUGMENT] = None
     if settings["trainer"].get("time_budget") is not None:
         typed.pop(EPOCHS, None)  # the budget replaces those of a file, such as trainer=debug
     return typed
+
+
+def _is_in_effect(key: str, value: Any) -> bool:
+    """Return whether a value decides what its key is about: 0 is no smoothing, but leaves the kind of crop open."""
+    return value is not None if key == SMOOTHING else bool(value)
+
+
+def keys_of_other_classes(settings: Settings, planned: Collection[str]) -> Iterator[str]:
+    """Yield the planned keys that a plan cannot set, since the class of their node has no parameter of this name.
+
+    Args:
+        settings: The config.
+        planned: The keys that plans choose.
+    """
+    for key in planned:
+        node, _, name = key.rpartition(".")
+        values = find_value(settings, node) if node in USUAL_CLASSES else None
+        target = values.get("_target_") if isinstance(values, Mapping) else None
+        if target is not None and target != USUAL_CLASSES[node] and name not in _parameters(node, target):
+            yield key
+
+
+def _parameters(node: str, target: str) -> set[str]:
+    """Return the keys that the node of a class has; none if the class cannot be found."""
+    with suppress(NotFoundError):
+        own = signature(target).parameters
+        group = CONFIG_GROUPS.get(node)
+        return {*own, *(() if group is None else group.reader_parameters(own))}
+    return set()
 
 
 def find_value(settings: Settings, key: str) -> Any:

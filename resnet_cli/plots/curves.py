@@ -21,6 +21,7 @@ def draw_curves(
     title: str,
     test: Mapping[str, Any] | None = None,
     select_by: str = DEFAULT,
+    best_epoch: int | None = None,
 ) -> None:
     """Draw loss (left) and accuracy (right) by epoch as a PNG of 1000 x 400 pixels, replacing `path` atomically.
 
@@ -35,8 +36,7 @@ def draw_curves(
             boxes.
         test: `accuracy` (percent) and `loss` on the test set, shown as horizontal lines.
         select_by: What the best epoch is selected by, as in `resnet_cli.config.selection`.
-
-    The best epoch is the first one of the highest rank.
+        best_epoch: The best epoch; None is the first one of the highest rank.
 
     Raises:
         MachineError: the file cannot be written; the previous one is intact.
@@ -53,7 +53,8 @@ def draw_curves(
     epochs = [row["epoch"] for row in rows]
     accuracies = _column(rows, "val_accuracy")
     validated = [i for i, accuracy in enumerate(accuracies) if not math.isnan(accuracy)]
-    best = max(validated, key=lambda i: ranking(rows[i], select_by), default=None)
+    known = [i for i in validated if epochs[i] == best_epoch]
+    best = max(known or validated, key=lambda i: ranking(rows[i], select_by), default=None)
     panels = figure.subplots(1, 3 if sharp else 2)
     if sharp:
         _draw_sharpness(panels[2], sharp)

@@ -17,7 +17,7 @@ from resnet_cli.config.run_length import BUDGET, CHOSEN, EPOCHS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.config.values import format_value
-from resnet_cli.report.places import unify_spellings
+from resnet_cli.report.places import is_root_of_images, unify_spellings
 from resnet_cli.report.runs import natural_sort_key
 from resnet_cli.runs.reading import Run
 
@@ -26,7 +26,6 @@ KEYS_WITHOUT_EFFECT = (
     (SAFE_TO_CHANGE - {"trainer.epochs", "trainer.test_tta", "data.splits"}) | set(CONTROL_KEYS) | {"logger"}
 )
 GROUPS_WITHOUT_EFFECT = ("hydra.", "logger.", "sweep.")
-OWN_IMAGES = ("image_folder", "csv", "huggingface")  # the data sets whose content data.root determines
 ABSENT = "-"
 RUN = "run"  # the column of the names of runs, where no setting distinguishes them
 RESUMED = "resumed with"  # the column of settings that were changed when a run was resumed
@@ -130,7 +129,7 @@ def _default_settings(node: str, target: str) -> dict[str, Any]:
 def _result_settings(run: Run) -> dict[str, Any]:
     """Return the settings of a run that can change its result; `init_from` is the run whose weights it started from."""
     sources = {"data.file", "data.labels_file", "data.shards", "data.val_shards", "data.test_shards"} | (
-        {"data.root"} if target_name(run.settings, "data") in OWN_IMAGES else set()
+        {"data.root"} if is_root_of_images(run.settings) else set()
     )
     kept = {
         key: value

@@ -8,6 +8,15 @@ from typing import Any
 from resnet_cli.config.paths import is_path_key
 from resnet_cli.runs.reading import Run, section
 
+OWN_IMAGES = ("image_folder", "csv", "huggingface")  # the package's data sets whose content data.root determines
+
+
+def is_root_of_images(settings: Mapping[str, Any]) -> bool:
+    """Return whether `data.root` determines which images a run reads: not if they are published and verified."""
+    target = str(settings.get("data._target_", ""))
+    is_published = target.startswith("resnet_cli.data.") and target.rpartition(".")[2] not in OWN_IMAGES
+    return not is_published or settings.get("data.verify") is False
+
 
 def unify_spellings(settings: Mapping[Path, dict[str, Any]], runs: Sequence[Run]) -> None:
     """Give paths that lead to the same place the spelling that the first of the runs has.

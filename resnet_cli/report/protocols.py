@@ -12,7 +12,9 @@ TRAINING_KEYS = (
     "data.batch_size", "data.drop_last", "data.sampler", "data.augment", "data.label_noise", "data.shuffle_buffer",
     "data.lanes",
 )  # fmt: skip
-EVALUATION_KEYS = ("trainer.max_batches",)  # it shortens validation and test too
+# Keys of the trainer that change what is measured: the first shortens validation and test, the second validates on
+# training images.
+EVALUATION_KEYS = ("trainer.max_batches", "trainer.overfit_batches")
 VALIDATION_KEYS = {"data.split_seed", "data.val_fraction", "data.folds", "data.train_size"}  # test images are the same
 FOLD = "data.fold"  # all folds have as many images, but for one
 

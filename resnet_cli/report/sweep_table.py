@@ -1,6 +1,6 @@
 """The table that a sweep ends with: a line for each job, of many jobs the best ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from resnet_cli.config.messages import escape_control_characters
@@ -34,7 +34,8 @@ def format_sweep_table(folder: Path | str) -> str:
     lines = _table(found.runs, runs).lines(terminal_width())
     if is_cut:
         command = f"resnet-report {quote_override(str(folder))} --single"
-        order = f" best by {headline(found.runs)}" if rank_of_best(runs[0].record) is not None else ""
+        measure = headline(found.runs)
+        order = f" best by {measure}" if _rank(runs[0], measure) is not None else ""
         lines.append(f"the {len(runs)}{order} of {len(found.runs):,} jobs; all of them: {command}")
     failures = [f"{run.display_path}: {run.reason}" for run in found.runs if run.status == "failed" and run.reason]
     notes = [*failures, *found.problems]
@@ -47,13 +48,20 @@ def _best(runs: Sequence[Run]) -> Sequence[Run]:
     """Return the runs to show: all, or of many the best ones; those without a result come last."""
     if len(runs) <= MOST_ROWS:
         return runs
-    ranks = {run.folder: rank_of_best(run.record) for run in runs}
+    measure = headline(runs)
+    ranks = {run.folder: _rank(run, measure) for run in runs}
 
     def order(run: Run) -> tuple[bool, float]:
         rank = ranks[run.folder]
         return (True, 0.0) if rank is None else (False, -rank)
 
     return sorted(runs, key=order)[:BEST_ROWS]
+
+
+def _rank(run: Run, measure: str) -> float | None:
+    """Return the rank of a run's best epoch by a measure, also where it was selected by another one."""
+    best = run.record.get("best")
+    return rank_of_best({"best": {**best, "select_by": measure}}) if isinstance(best, Mapping) else None
 
 
 def _table(runs: Sequence[Run], shown: Sequence[Run]) -> TextTable:

@@ -120,8 +120,9 @@ def _settings(values: Mapping[str, Any]) -> str:
 def _results(summary: Summary, run: RunDir) -> list[str]:
     """Return the best epoch, the test result, and what evaluations and exports have found since."""
     best, chosen = summary["best"], summary["selection"]
+    validated = "training batches" if summary["training"]["overfit_batches"] else "validation"
     found = {
-        f"validation, epoch {_number(finite_number(best.get('epoch')), 0)}": scores_of(best, "val_"),
+        f"{validated}, epoch {_number(finite_number(best.get('epoch')), 0)}": scores_of(best, "val_"),
         "test": scores_of(summary["test"]),
         f"test with tta={cut(str(summary['test'].get('tta')), 40)}": scores_of(summary["test"], "tta_"),
     }

@@ -26,11 +26,10 @@ def metadata(summary: Summary) -> dict[str, Any]:
     """Return the metadata of a model card: https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
     data, model = summary["data"], _last_part(summary["model"]["target"])
     named, base = dataset_name(data), summary["base_model"]
-    results = [
-        _result(named, split, scores)
-        for split, scores in (("test", scores_of(summary["test"])), ("validation", scores_of(summary["best"], "val_")))
-        if scores
-    ]
+    found = {"test": scores_of(summary["test"])}
+    if not summary["training"]["overfit_batches"]:  # which validates on training images
+        found["validation"] = scores_of(summary["best"], "val_")
+    results = [_result(named, split, scores) for split, scores in found.items() if scores]
     tags = ["image-classification", "pytorch", "resnet-cli", *([_hub_name(model)] if model else [])]
     measured = dict.fromkeys(score["type"] for result in results for score in result["metrics"])
     named_model = cut(escape_control_characters(summary["name"] or "run"), 100)

@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, remove_stale_temporaries, replace_file, write_atomically
 
+_folders: ContextVar[Sequence[Path]] = ContextVar("folders", default=())  # see `reproduced_from`
 LOST_RECORD = "restore it from a backup, or delete it, and a resumed run begins a new one"
 SWEEP_FILES = ("sweep.json", "multirun.yaml")
 
@@ -192,7 +195,24 @@ def find_run(path: str) -> RunDir:
 def find_run_of(key: str, path: str) -> RunDir:
     """Return the run folder that the value of a key such as `resume` names; see `find_run`. Errors name the key."""
     with naming(key, path):
-        return find_run(path)
+        return find_run(reproduced_path(path) if key == "reproduce" else path)
+
+
+@contextmanager
+def reproduced_from(folders: Sequence[Path]) -> Iterator[None]:
+    """Let paths of runs to reproduce start from these folders inside the block, then from the working folder."""
+    token = _folders.set(folders)
+    try:
+        yield
+    finally:
+        _folders.reset(token)
+
+
+def reproduced_path(path: str) -> str:
+    """Return the path of a run to reproduce, which may start from another folder; see `reproduced_from`."""
+    given = expand_home(path)
+    place = next((folder / given for folder in _folders.get() if (folder / given).exists()), given)
+    return path if os.path.normpath(place.absolute()) == os.path.normpath(given.absolute()) else str(place)
 
 
 def is_sweep(folder: Path) -> bool:

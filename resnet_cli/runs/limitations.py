@@ -31,7 +31,12 @@ def _protocol_limits(summary: Summary) -> Iterator[str]:
             f"The test set was read {reads} times. What is chosen after looking at a test result biases the next "
             "one upwards."
         )
-    if summary["selection"].get("weights") == "last epoch":
+    if summary["training"]["overfit_batches"]:
+        yield (
+            "The run validated on its own training batches (`overfit_batches`): its validation scores and its best "
+            "epoch are those of images that it was trained on."
+        )
+    elif summary["selection"].get("weights") == "last epoch":
         yield "No validation split was held out: the weights are those of the last epoch, and no epoch was chosen."
 
 

@@ -10,13 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resnet_cli.errors import InputError, InUseError, MachineError
-from resnet_cli.files import OUT_OF_SPACE, format_free_space
+from resnet_cli.files import NO_LOCKS, OUT_OF_SPACE, format_free_space
 
 if sys.platform != "win32":
     import fcntl
 
 LOCK_NAME = ".lock"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # the last two differ on macOS
 # POSIX locks belong to a process and end when it closes any descriptor of the file, so a second attempt in the same
 # process would succeed and release the first. All of this process must know which folders it holds.
 _held: set[str] = set()

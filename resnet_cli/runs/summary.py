@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_cli.config.counts import counted
+from resnet_cli.config.paths import names_images
 from resnet_cli.runs.reading import Run, finite_number, section
 
 Summary = dict[str, Any]
@@ -193,10 +194,15 @@ def _test_reads(record: Mapping[str, Any]) -> dict[str, int]:
     of_test = [
         item
         for item in (evaluations if isinstance(evaluations, list) else [])
-        if isinstance(item, dict) and item.get("split") == "test" and not item.get("data")  # not of other images
+        if isinstance(item, dict) and item.get("split") == "test" and not _is_of_other_images(item.get("data"))
     ]
     by_training = len(reads) if isinstance(reads, list) else int(bool(section(record, "test")))
     return {"training": by_training, "evaluations": len(of_test)}
+
+
+def _is_of_other_images(data: Any) -> bool:
+    """Return whether overrides of group `data` name other images than the run's own."""
+    return isinstance(data, Mapping) and any(names_images(str(key)) for key in data)
 
 
 def _start(record: Mapping[str, Any]) -> str | None:

@@ -20,7 +20,8 @@ from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import Parameter, locate, signature
 from resnet_cli.data import Dataset, Loaders, make_loaders
-from resnet_cli.data.partition import Partition, SplitOptions, require_no_own_groups
+from resnet_cli.data.group_checks import require_usable_groups
+from resnet_cli.data.partition import Partition, SplitOptions
 from resnet_cli.data.partition import partition as split_dataset
 from resnet_cli.errors import InputError, describe_error, place_of
 from resnet_cli.loggers import Logger, require_packages
@@ -112,11 +113,11 @@ def batch_size(node: Node) -> int:
     return int(node.get("batch_size", known["batch_size"].default))
 
 
-def partition(node: Node) -> Partition:
-    """Build the data set and split it as a run does; its images are not read."""
+def partition(node: Node, built: Dataset | None = None) -> Partition:
+    """Build the data set, or take the one given, and split it as a run does; its images are not read."""
     _, options = CONFIG_GROUPS["data"].split_keys(node)
     chosen = {field.name: options[field.name] for field in fields(SplitOptions) if field.name in options}
-    return split_dataset(dataset(node), SplitOptions(**chosen))
+    return split_dataset(dataset(node) if built is None else built, SplitOptions(**chosen))
 
 
 def loaders(
@@ -127,7 +128,7 @@ def loaders(
     built = dataset(node)
     if is_new:
         built.validate_new()
-        require_no_own_groups(built, options.get("group"))
+        require_usable_groups(built, options)
     if options.get("augment") is not None:
         options["augment"] = instantiate("data.augment", options["augment"], {})
     made = make_loaders(built, device=device, seed=seed, **options)

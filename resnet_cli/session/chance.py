@@ -1,4 +1,4 @@
-"""Warns when training fits its images while validation stays at chance: the labels may be wrong."""
+"""Warns when validation stays at chance, while training fits its images or to the end: the labels may be wrong."""
 
 import logging
 import math
@@ -28,10 +28,11 @@ class ChanceCheck:
     Args:
         loaders: The data.
         epochs: Epochs of the run, which may end within one.
+        is_new: The run begins; only then is there a warning at its end, also if training does not fit its images.
     """
 
-    def __init__(self, loaders: Loaders, epochs: float) -> None:
-        self.epochs = epochs
+    def __init__(self, loaders: Loaders, epochs: float, *, is_new: bool = True) -> None:
+        self.epochs, self.is_new = epochs, is_new
         self._is_over = "val" not in loaders.samples or loaders.has_label_sets
         if not self._is_over:
             labels = loaders.samples["val"].labels
@@ -55,6 +56,18 @@ class ChanceCheck:
             self._is_over = True
             if self._is_better_than_chance(train, len(rows)):  # else the images are too few to tell
                 self._warn(best, train)
+        elif self.is_new and len(rows) >= self.epochs and self._can_tell(len(rows)):
+            self._is_over = True
+            logger.warning(
+                "validation accuracy never left chance (%.1f %% of %d images; guessing gives %.1f %%), and training "
+                "accuracy is %.1f %%: nothing was learnt; see samples.png and resnet-data, and check whether labels "
+                "belong to their images",
+                best, self.count, self.chance, train,
+            )  # fmt: skip
+
+    def _can_tell(self, epochs: int) -> bool:
+        """Return whether the validation images are enough to see an accuracy that is notably above chance."""
+        return self._is_better_than_chance(min(self.chance + FITTED, 100.0), epochs)
 
     def _warn(self, best: float, train: float) -> None:
         """Log that validation is at chance; the best validation and the last training accuracy are in percent."""

@@ -12,9 +12,11 @@ import torch
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.run_length import total_steps
 from resnet_cli.config.selection import OF_LABEL_SETS
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import Difference
 from resnet_cli.config.trust import targets
 from resnet_cli.data import Loaders
+from resnet_cli.data.preferred_revision import preferring_revision
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
@@ -24,6 +26,7 @@ from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_images_in_batches
 from resnet_cli.session.data_checks import LeakWarnings
+from resnet_cli.session.data_revision import find_revision
 from resnet_cli.session.device import device_of
 from resnet_cli.session.freezing import build_freezing, frozen_spans, require_trained_groups
 from resnet_cli.session.load import InitialWeights, load_initial_weights, require_same_weights
@@ -140,7 +143,7 @@ def prepare(
         require_weight_files(local_config, paths)
     is_new = checkpoint is None and config.reproduce is None  # no earlier version has begun it
     is_former = checkpoint is not None and checkpoint.is_former
-    loaders, changes = _read_data(config, local_config, checkpoint, ranks, is_new=is_new)
+    loaders, changes = _read_data(config, local_config, checkpoint, record, ranks, is_new=is_new)
     teacher = load_teacher(local_config, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
     _require_measures(config.trainer, loaders)
@@ -152,9 +155,9 @@ def prepare(
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, local_config, paths.get("init_from"), loaders)
     load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
-    has_validation = loaders.val is not None or trainer.overfit_batches is not None
+    keeps_best = _keeps_best(trainer, loaders, checkpoint, changes)
     start = restore_or_initialise(
-        trainer.state, checkpoint, run, config, load_weights, changes, ranks, has_validation=has_validation
+        trainer.state, checkpoint, run, config, load_weights, changes, ranks, keeps_best=keeps_best
     )
     clock = monotonic()
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
@@ -173,10 +176,18 @@ def prepare(
 
 
 def _read_data(
-    config: RunConfig, local_config: RunConfig, checkpoint: LoadedCheckpoint | None, ranks: Ranks, *, is_new: bool
+    config: RunConfig,
+    local_config: RunConfig,
+    checkpoint: LoadedCheckpoint | None,
+    record: Mapping[str, Any],
+    ranks: Ranks,
+    *,
+    is_new: bool,
 ) -> tuple[Loaders, list[Difference]]:
     """Return the data, and their differences from the data that a resumed run was trained on."""
-    with ranks.in_turn("data"):
+    stored = config.stored() if checkpoint is None else checkpoint.content["config"]
+    revision = ranks.from_first(partial(find_revision, config, stored, record))
+    with ranks.in_turn("data"), preferring_revision(revision):
         loaders = build.loaders(
             local_config.data, device=device_of(local_config.trainer), seed=config.seed_of("order"),
             augment_seed=config.seed_of("augment"), is_new=is_new,
@@ -184,6 +195,16 @@ def _read_data(
     if checkpoint is None:
         return loaders, []
     return loaders, data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
+
+
+def _keeps_best(
+    trainer: ClassifierTrainer, loaders: Loaders, checkpoint: LoadedCheckpoint | None, changes: list[Difference]
+) -> bool:
+    """Return whether later epochs of a resumed run are compared with the best one, on the same images."""
+    has_validation = loaders.val is not None or trainer.overfit_batches is not None
+    is_other = any(change.key == f"data, {SPLIT_NAMES['val']} split" for change in changes)
+    done = checkpoint.content["state"].get("epoch", 0) if checkpoint is not None else 0
+    return has_validation and not (is_other and done < trainer.epochs)
 
 
 def _load_weights(

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -103,7 +103,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     budget = prepared.budget
     if budget is not None and record["test"] is None:
         logger.info("%s", budget.start_epochs(context.files))
-    chance = ChanceCheck(prepared.loaders, prepared.trainer.epochs)
+    chance = ChanceCheck(prepared.loaders, prepared.trainer.epochs, is_new=starts_anew)
     return RunSaver(
         run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers,
         (chance,) if budget is None else (chance, budget),
@@ -244,9 +244,8 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     scores = score_test_set(trainer, loaders, prepared.config, control)
     times = protocol.at_end(record, state.rows, state.step, monotonic() - clock)
     test = {**record_scores(scores), **record_views(scores, tta)}
-    by = selected_by(state.best) if loaders.val is not None else None
-    selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
-    _log_test_result(state, scores, by, tta)  # first: a restart after the record is written does not evaluate again
+    selection = _describe_selection(prepared)
+    _log_test_result(state, scores, selection, tta)  # first: a restart after the record is written evaluates no more
     reads = [*_test_reads(record), utc_now()]
     run.update_record(
         status="finished", ended=utc_now(), test=test, test_reads=reads, selection=selection, protocol=times
@@ -255,8 +254,21 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     prepared.leaks.log_known()  # the test images have been decoded now
 
 
-def _log_test_result(state: TrainState, scores: Scores, by: str | None, tta: str) -> None:
-    chosen = f"epoch {state.best['epoch']}, {_format_selection(by)}" if state.best else "the last epoch"
+def _describe_selection(prepared: PreparedRun) -> dict[str, Any]:
+    """Return which weights were kept, and by which measure of how many validation images."""
+    trainer, loaders = prepared.trainer, prepared.loaders
+    is_overfitted = trainer.overfit_batches is not None  # which validates on its training batches
+    by = selected_by(trainer.state.best) if loaders.val is not None or is_overfitted else None
+    weights = "best epoch" if by else "last epoch"
+    if is_overfitted:
+        return {"weights": weights, "by": by, "val_samples": 0, "on": "training batches"}
+    return {"weights": weights, "by": by, "val_samples": loaders.counts["val"]}
+
+
+def _log_test_result(state: TrainState, scores: Scores, selection: Mapping[str, Any], tta: str) -> None:
+    by = selection["by"]
+    images = selection.get("on", "validation")
+    chosen = f"epoch {state.best['epoch']}, {_format_selection(by, images)}" if state.best else "the last epoch"
     further = "".join(
         f", {name.replace('_', ' ')} {value:.2f} %" for name, value in record_label_scores(scores).items()
     )
@@ -270,11 +282,11 @@ def _log_test_result(state: TrainState, scores: Scores, by: str | None, tta: str
         logger.info("test accuracy %.2f %%, loss %.4f with test_tta=%s", averaged.accuracy, averaged.loss, tta)
 
 
-def _format_selection(by: str | None) -> str:
+def _format_selection(by: str | None, images: str) -> str:
     measure = {
         "val_loss": " by its loss",
         "val_balanced_accuracy": " by balanced accuracy",
         "val_map": " by mean average precision",
         "val_macro_f1": " by macro F1",
     }.get(by or "", "")
-    return f"the best on validation{measure}"
+    return f"the best on {images}{measure}"

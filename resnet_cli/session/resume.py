@@ -174,7 +174,7 @@ def restore_or_initialise(
     data_changes: Sequence[Difference] = (),
     ranks: Ranks = ALONE,
     *,
-    has_validation: bool = True,
+    keeps_best: bool = True,
 ) -> StartingPoint:
     """Restore the state from the latest checkpoint that fits, or load the weights that `init_from` names.
 
@@ -186,7 +186,7 @@ def restore_or_initialise(
         load_weights: Loads the weights of a run that has no checkpoint.
         data_changes: Accepted differences from the data of the checkpoint.
         ranks: The first of them reads the run folder.
-        has_validation: Whether epochs are compared by validation. If not, the last one is kept.
+        keeps_best: Whether later epochs are compared with the best one so far. If not, it is forgotten.
 
     Raises:
         InputError: no checkpoint fits, or the weights of the best epoch are lost.
@@ -195,7 +195,7 @@ def restore_or_initialise(
         changes = [*validate_changes(checkpoint, config), *data_changes]
         try:
             restore(state, checkpoint.file, checkpoint.content["state"], changes, config)
-            if not has_validation:
+            if not keeps_best:
                 state.best_tracker.reset()  # no later epoch can be compared with it
             exact = _continues_exactly(checkpoint, config, changes)
             best_lost = ranks.from_first(partial(_is_best_lost, state, run, exact=exact))

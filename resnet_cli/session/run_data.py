@@ -1,7 +1,7 @@
 """The data of a run as its checkpoints describe them, and their comparison when it is resumed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from resnet_cli.config.counts import counted
@@ -10,8 +10,12 @@ from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import Difference
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
-from resnet_cli.data.fingerprint import Fingerprint, describe_difference
+from resnet_cli.data.fingerprint import Fingerprint, describe_difference, fingerprint_split
+from resnet_cli.data.partition import Partition
+from resnet_cli.data.selection import has_file_names
+from resnet_cli.data.split_file import listed_names
 from resnet_cli.errors import InputError
+from resnet_cli.runs.folder import RunDir
 
 RECORDED_CLASSES = 20  # all names are in each checkpoint
 
@@ -92,9 +96,41 @@ def split_change(recorded: Any, split: str, now: Fingerprint) -> SplitChange | N
     was, found = describe_difference(None if before is None else dict(before), now)
     line = f"the {SPLIT_NAMES[split]} images have changed since training: {was} then, {found} now"
     is_dealt_anew = before is None or any(before.get(key) != now[key] for key in ("count", "images", "selection"))
-    if split == "val" and is_dealt_anew:
-        line += "; the run may have been trained on some of them"
     return SplitChange(line, is_dealt_anew)
+
+
+def find_change(
+    data: Mapping[str, Any], run: RunDir | None, split: str, parts: Loaders | Partition
+) -> SplitChange | None:
+    """Return how a split differs from the one at training time, and how many of its images the run was trained on.
+
+    Args:
+        data: What the checkpoint stores of the data.
+        run: The run folder; None for a checkpoint outside of one.
+        split: `train`, `val` or `test`.
+        parts: The present splits.
+    """
+    change = split_change(data.get("splits"), split, fingerprint_split(*parts.samples[split]))
+    if change is None or not change.is_dealt_anew or split == "train":
+        return change
+    seen = _describe_seen(run, split, parts)
+    return replace(change, line=f"{change.line}; {seen}") if seen else change
+
+
+def _describe_seen(run: RunDir | None, split: str, parts: Loaders | Partition) -> str:
+    """Return whether training images of a run are in a split, by the names in `splits.json`; empty if there are none.
+
+    Images without names, and runs of version 0.1.0, which wrote no such file, may have some: those of a test split are
+    training images only if it is held out of these.
+    """
+    own = parts.samples[split]
+    trained = listed_names(run.splits, "train") if run is not None and has_file_names(own.split) else None
+    if trained is not None:
+        seen = len(trained.intersection(own.names))
+        what = "is a training image" if seen == 1 else "are training images"
+        return f"{seen} of these {counted(len(own.names), 'image')} {what} of the run" if seen else ""
+    is_held_out = split == "val" or (parts.origins is not None and parts.origins.is_test_held_out)
+    return "the run may have been trained on some of them" if is_held_out else ""
 
 
 def _changed_facts(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:

@@ -112,9 +112,11 @@ class RunSaver:
 
     def draw_curves(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
         """Draw `curves.png`."""
+        best = self.run.read_record().get("best")  # earlier rows may be of other validation images
         draw_curves(
-            rows, self.run.curves, title=self.settings["name"], test=test, select_by=select_by_of(self.settings)
-        )
+            rows, self.run.curves, title=self.settings["name"], test=test, select_by=select_by_of(self.settings),
+            best_epoch=best.get("epoch") if isinstance(best, dict) else None,
+        )  # fmt: skip
         self._drawn_at = monotonic()
 
     def _save(self, path: Path, state: TrainState, content: dict[str, Any], backup: Path | None = None) -> None:

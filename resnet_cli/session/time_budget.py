@@ -25,6 +25,7 @@ from resnet_cli.session.refusals import require_foreseeable
 from resnet_cli.session.resume import LoadedCheckpoint
 from resnet_cli.session.run_data import describe_data
 from resnet_cli.session.saver import DRAW_SECONDS, RunSaver
+from resnet_cli.session.unread_images import decoding_seconds
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.measuring import Clock, measure
 from resnet_cli.training.metrics import Row
@@ -262,8 +263,8 @@ def measure_times(
         count["val"] += round(average.share_of_epochs * found.batches * loaders.train.batch_size)
     times = EpochTimes(
         found.batches, found.step * found.batches, validation=found.image * count["val"],
-        test=found.image * count["test"], saving=saving, checkpoint=checkpoint, drawing=drawing,
-        drawing_every=DRAW_SECONDS, checkpoint_every=trainer.checkpoint_every,
+        test=found.image * count["test"] + decoding_seconds(loaders.test, budget.clock), saving=saving,
+        checkpoint=checkpoint, drawing=drawing, drawing_every=DRAW_SECONDS, checkpoint_every=trainer.checkpoint_every,
     )  # fmt: skip
     return times, found.steps
 

@@ -20,6 +20,7 @@ from resnet_cli.files import expand_home
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.session import build
+from resnet_cli.session.data_revision import recorded_revision
 from resnet_cli.session.evaluated_model import build_evaluated_model
 from resnet_cli.session.load import data_sizes, resolve_checkpoint
 from resnet_cli.session.paths import located_settings, recorded_paths, require_recorded_data
@@ -121,7 +122,8 @@ class TrainedRun:
             with self.naming_lost_files():
                 return self.loaders(node)
         device, (mean, std) = self.backend.device, (self.data["mean"], self.data["std"])
-        made = build.loaders(node, device=device, seed=int(self.settings.get("seed") or 0))
+        with recorded_revision(node, self.settings, self.record):
+            made = build.loaders(node, device=device, seed=int(self.settings.get("seed") or 0))
         if self.other_data is not None and made.in_size != self.in_size:
             sizes = ("x".join(map(str, size)) for size in (made.in_size, self.in_size))
             raise InputError("--data: images are {}, but the net takes {} (channels x height x width)".format(*sizes))

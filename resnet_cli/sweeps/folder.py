@@ -200,6 +200,12 @@ class SweepDir:
         write_atomically(self.record, f"{content}\n")
 
 
+def common_folder(commands: Sequence[SweepCommand]) -> str | None:
+    """Return the working folder of commands if all had the same, and it is known."""
+    folders = {command.folders[:1] for command in commands}
+    return next(iter(folders.pop()), None) if len(folders) == 1 else None
+
+
 def _parts(stored: Mapping[str, Any]) -> list[Any]:
     return [stored["arguments"], stored["named"], stored.get("folders", [])]
 

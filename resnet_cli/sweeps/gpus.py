@@ -113,7 +113,8 @@ class GpuJoblibLauncher(Launcher):
 
 def _with_slot(task: Callable[[DictConfig], Any], slots: Sequence[Slot], config: DictConfig) -> Any:
     """Run a job on the first card that has a free slot."""
-    sweep = SweepDir(HydraConfig.get().sweep.dir)
+    hydra = HydraConfig.get()
+    sweep = SweepDir(Path(hydra.runtime.cwd) / hydra.sweep.dir)  # `hydra.job.chdir` has changed the working folder
     with gpu_slot(slots, should_stop=lambda: sweep.read_stop_request() is not None):
         return task(config)
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from resnet_cli.hydra_app.overrides import has_fixed_folder, override_keys
+from resnet_cli.hydra_app.overrides import expand_output_folder, has_fixed_folder, override_keys
 from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.names import name_beside, quote_override
 
 SEARCH_TARGET = "hydra_plugins.resnet_cli.OptunaSearch"
+LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")  # how the names of their classes end
 
 
 def is_grid(config: DictConfig) -> bool:
@@ -28,7 +29,7 @@ def is_serial(config: DictConfig) -> bool:
 
 def runs_on_this_machine(config: DictConfig) -> bool:
     """Return whether jobs are known to use the devices of this machine."""
-    return str(config.hydra.launcher._target_).endswith(("BasicLauncher", "JoblibLauncher"))
+    return str(config.hydra.launcher._target_).endswith(LOCAL_LAUNCHERS)
 
 
 def sweep_overrides(config: DictConfig) -> list[str]:
@@ -61,6 +62,7 @@ def resolve_sweep_folder(config: DictConfig) -> bool:
     """
     is_typed = "hydra.sweep.dir" in override_keys([str(item) for item in config.hydra.overrides.hydra])
     is_default = not is_typed and not has_fixed_folder(config, "sweep")  # an experiment may have set it
+    expand_output_folder(config, "sweep")
     folder = Path(str(OmegaConf.select(config, "hydra.sweep.dir")))
     set_sweep_folder(config, str(name_beside(folder) if is_default and folder.exists() else folder))
     return is_default

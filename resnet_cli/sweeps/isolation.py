@@ -181,7 +181,7 @@ def _record_killed(job: sweep_job.SweepJob, signals: StopSignals, status: int | 
     error = JobKilledError(_describe_exit_status(status))
     run = RunDir(job.folder)
     with suppress(InputError):
-        run = resolve_job_folder(job.folder, job.settings).run
+        run = resolve_job_folder(job.folder, job.settings, job.context).run
     console = JobConsole(job.title, job.sweep, is_local=signals.is_owner)
     return str(handle_failure(error, run, job.settings, console, command=job.command, overrides=list(job.overrides)))
 

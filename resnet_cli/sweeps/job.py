@@ -3,11 +3,13 @@
 import gc
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import RunConfig
+from resnet_cli.config.run_length import EPOCHS
 from resnet_cli.config.selection import format_score, selected_by, selected_score
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, InUseError, JobFailedError, StoppedError
@@ -15,11 +17,13 @@ from resnet_cli.runs.card import update_card
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import is_in_use
 from resnet_cli.session.context import RunContext
+from resnet_cli.session.paths import Origin
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.session.train import train
 from resnet_cli.sweeps.console import JobConsole
 from resnet_cli.sweeps.failures import handle_failure
 from resnet_cli.sweeps.folder import FAILURE, SweepDir
+from resnet_cli.sweeps.job_facts import JobContext
 from resnet_cli.sweeps.placement import JobPlacement, resolve_job_folder
 from resnet_cli.sweeps.resume import resume_sweep_command
 from resnet_cli.sweeps.search.reporter import TrialReporter
@@ -40,6 +44,7 @@ class SweepJob:
         command: The command that the user typed.
         paths: Present locations, by key, of files that are not where the config says; see `resnet_cli.session.paths`.
         files: Further files of its folder, by name.
+        origin: Where its relative paths start from.
     """
 
     settings: Settings
@@ -50,11 +55,17 @@ class SweepJob:
     command: str
     paths: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def title(self) -> str:
         """The number and the overrides of the job."""
         return job_title(self.number, self.overrides)
+
+    @property
+    def context(self) -> JobContext:
+        """What is known of the job besides its config."""
+        return JobContext(self.sweep.path, self.overrides, self.origin)
 
     @property
     def verifies_resume(self) -> bool:
@@ -83,11 +94,25 @@ def job_title(number: int, overrides: Sequence[str]) -> str:
     return f"job {number} ({', '.join(overrides) or 'defaults'})"
 
 
-def finished_line(number: int, overrides: Sequence[str], record: Mapping[str, Any]) -> str | None:
-    """Return the line on a finished job; None if its record calls for another look at it, see `run`."""
+def finished_line(
+    number: int, overrides: Sequence[str], record: Mapping[str, Any], epochs: float | None = None
+) -> str | None:
+    """Return the line on a finished job; None if its record calls for another look at it, see `run`.
+
+    Args:
+        number: The position of the job in the sweep.
+        overrides: Its overrides.
+        record: Its record.
+        epochs: The number of epochs that it was trained for, if the sweep has another one.
+    """
     if record.get("reason") or _is_not_identical(record):
         return None
-    return f"{job_title(number, overrides)}: already finished, {_format_result(record)}"
+    return f"{job_title(number, overrides)}: {_format_finished(record, epochs)}"
+
+
+def _format_finished(record: Mapping[str, Any], epochs: float | None) -> str:
+    longer = "" if epochs is None else f"with {counted(epochs, 'epoch')}: "
+    return f"already finished, {longer}{_format_result(record)}"
 
 
 def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | None = None) -> float | None:
@@ -109,7 +134,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
         placement = (
             JobPlacement(RunDir(job.folder), {})
             if job.verifies_resume
-            else resolve_job_folder(job.folder, job.settings)
+            else resolve_job_folder(job.folder, job.settings, job.context)
         )
     except InputError as error:
         raise _handle_failure(error, job, RunDir(job.folder), console) from None
@@ -122,7 +147,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
         if placement.record.get("reason") and not is_pruned:  # why it could not be continued; it no longer has to be
             placement.run.update_record(reason=None)
             update_card(placement.run)
-        console.print(f"already finished, {_format_result(placement.record)}")
+        console.print(_format_finished(placement.record, placement.kept.get(EPOCHS)))
         return selected_score(placement.record)
     if is_in_use(placement.run.path):
         raise _report_elsewhere(job, placement.run, console)
@@ -130,6 +155,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
         console.print(
             f"config differs from that of {placement.conflicting_folder}; starting a new job in {placement.run.path}"
         )
+    job = replace(job, settings=placement.with_kept(job.settings))
     record = _train(job, placement.run, launcher_signals, console, reporter)
     if not console.is_local:
         console.print(_format_result(record))

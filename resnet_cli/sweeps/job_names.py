@@ -1,9 +1,7 @@
 """Names of a sweep's folder and of the folders of its jobs, as Hydra asks for them."""
 
-import os
 import re
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,19 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from resnet_cli.config.paths import is_path_key
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 from resnet_cli.hydra_app.run_name import run_name
 from resnet_cli.runs.names import job_folder_name
-from resnet_cli.sweeps.folder import SweepDir
-from resnet_cli.sweeps.placement import NOT_IDENTIFYING_KEYS, is_identifying
+from resnet_cli.sweeps.folder import SweepDir, common_folder
+from resnet_cli.sweeps.job_keys import KEYS_NOT_IN_NAMES, identifying_words, lasting_words
 
-KEYS_NOT_IN_NAMES = {"resume", "resume_force", "verify_resume", "logger", "sweep"}  # they only control or watch a job
-# Keys that may change when a job is resumed, but whose values decide what it is trained on or what is measured: the
-# paths of images, splits and initial weights, which may be spelt in several ways, and `trainer.test_tta`.
-KEYS_OF_PATHS = {key for key in NOT_IDENTIFYING_KEYS if is_path_key(key)} - {"data.cache"}
-KEYS_OF_RESULTS = {"trainer.test_tta"}
 RESOLVER = "${job_folder:''"  # the start of `hydra.sweep.subdir` before the swept keys are known
 
 
@@ -90,10 +82,10 @@ def job_folder(swept: str = "", *renamed: str) -> str:
         return name
     if typed_order in known.folders:
         return typed_order
-    identifying = _identifying_words(overrides, names)
+    identifying = identifying_words(overrides, names)
     if identifying in known.by_words or not _is_swept_as_typed(swept):
         return known.by_words.get(identifying, name)
-    return known.by_lasting_words.get(_lasting_words(identifying, swept_keys, known.base), name)
+    return known.by_lasting_words.get(lasting_words(identifying, swept_keys, known.base), name)
 
 
 def sweep_name(_root_: DictConfig) -> str:
@@ -117,16 +109,6 @@ def _naming_words(overrides: Sequence[str], names: dict[str, str]) -> list[str]:
     return words
 
 
-def _identifying_words(overrides: Sequence[str], names: Mapping[str, str]) -> frozenset[str]:
-    """Return the overrides that tell jobs apart, in any order."""
-    keys = override_keys(overrides)
-    return frozenset(
-        override
-        for key, override in zip(keys, overrides, strict=True)
-        if key.split(".")[0] not in KEYS_NOT_IN_NAMES and key not in names
-    )
-
-
 def _is_swept_as_typed(swept: str) -> bool:
     """Return whether the jobs of this command differ in the keys `swept` at most.
 
@@ -135,33 +117,6 @@ def _is_swept_as_typed(swept: str) -> bool:
     sweep = OmegaConf.to_container(HydraConfig.get().sweep, resolve=False)
     assert isinstance(sweep, dict)
     return bool(swept) or str(sweep["subdir"]).startswith(RESOLVER)
-
-
-def _lasting_words(words: Collection[str], swept: Collection[str], base: str | None) -> frozenset[str]:
-    """Return the overrides of a job that stay the same when it is resumed.
-
-    Args:
-        words: What `_identifying_words` returned.
-        swept: Keys that differ between the jobs of the present command, whose overrides are kept as they are.
-        base: The working folder of the sweep's commands.
-    """
-    found = set()
-    for word in words:
-        [key] = override_keys([word])
-        if key in swept or key in KEYS_OF_RESULTS or is_identifying(key):
-            found.add(word)
-        elif key in KEYS_OF_PATHS:
-            found.add(f"{key}={_normal_path(word.partition('=')[2], base)}")
-    return frozenset(found)
-
-
-def _normal_path(value: str, base: str | None) -> str:
-    """Return one spelling of a path: without a slash at its end, and relative if it is inside `base`."""
-    path = Path(value.strip("\"'"))
-    with suppress(RuntimeError):  # `~name` of a user who does not exist
-        path = path.expanduser()
-    path = Path(os.path.normpath(path))
-    return str(path.relative_to(base) if base is not None and path.is_relative_to(base) else path)
 
 
 @dataclass(frozen=True)
@@ -191,11 +146,10 @@ def _known_jobs(sweep: Path, stamp: tuple[int, ...], renamed: tuple[str, ...], s
     names = dict(zip(override_keys(renamed), renamed, strict=True))
     by_words: dict[frozenset[str], str] = {}
     for folder, overrides in jobs.items():
-        by_words.setdefault(_identifying_words(overrides, names), folder)
-    bases = {command.folders[:1] for command in commands}
-    base = next(iter(bases.pop()), None) if len(bases) == 1 else None
+        by_words.setdefault(identifying_words(overrides, names), folder)
+    base = common_folder(commands)
     by_lasting: dict[frozenset[str], list[str]] = {}
     for words, folder in by_words.items():
-        by_lasting.setdefault(_lasting_words(words, swept, base), []).append(folder)
+        by_lasting.setdefault(lasting_words(words, swept, base), []).append(folder)
     unique = {words: folders[0] for words, folders in by_lasting.items() if len(folders) == 1}
     return _KnownJobs(frozenset(jobs), by_words, unique, base)

@@ -28,6 +28,7 @@ from resnet_cli.session.paths import paths_from
 from resnet_cli.sweeps.hydra_config import runs_on_this_machine
 from resnet_cli.sweeps.isolation import in_forked_process
 from resnet_cli.sweeps.job_configs import JobConfigs
+from resnet_cli.sweeps.job_facts import RECORDS, JobContext
 from resnet_cli.sweeps.launch import active_launch
 from resnet_cli.sweeps.placement import JobPlacement, resolve_job_folder
 
@@ -43,12 +44,14 @@ class PlannedJob:
         overrides: Its overrides, as the user or a search spelt them.
         folder_name: The name of its folder inside the sweep's folder.
         finished_record: What is recorded of it if an earlier command has finished it.
+        epochs: The number of epochs of a finished job that was made longer by itself; None for others.
     """
 
     settings: Settings
     overrides: list[str]
     folder_name: str
     finished_record: Mapping[str, Any] | None
+    epochs: float | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -80,30 +83,43 @@ def plan_job(
         settings = configs.check(job, task)
         require_packages(settings.get("logger"))
         sweep_folder = Path(sweep.hydra.sweep.dir)
-        folder, record, fewer = sweep_folder / str(OmegaConf.select(job, "hydra.sweep.subdir")), None, None
+        folder = sweep_folder / str(OmegaConf.select(job, "hydra.sweep.subdir"))
         if not folder.is_relative_to(sweep_folder):
             raise InputError(f"hydra.sweep.subdir={folder}: jobs lie inside hydra.sweep.dir; give a relative path")
+        placement, refusal = JobPlacement(RunDir(folder), {}), ""
         with suppress(InputError):  # the job reports an unreadable folder when it starts
-            placement = resolve_job_folder(folder, settings)
-            folder, record = placement.run.path, placement.record if placement.is_finished else None
-            if _would_shorten(placement, settings):
-                fewer = settings["trainer"]["epochs"]
-        if fewer is not None:
-            raise InputError(
-                f"{EPOCHS}={format_value(fewer)}: fewer epochs than the job has already; "
-                f"hydra.sweep.dir={sweep_folder} adds further jobs"
-            )
-        return PlannedJob(settings, task, str(folder.relative_to(sweep_folder)), record)
+            placement = resolve_job_folder(folder, settings, _context(sweep_folder, task))
+            refusal = _refused_change(placement, settings)
+        if refusal:
+            raise InputError(f"{refusal}; hydra.sweep.dir={sweep_folder} adds further jobs")
+        record = placement.record if placement.is_finished else None
+        name = str(placement.run.path.relative_to(sweep_folder))
+        return PlannedJob(settings, task, name, record, placement.kept.get(EPOCHS))
     finally:
         hydra_config.cfg = before
 
 
-def _would_shorten(placement: JobPlacement, settings: Settings) -> bool:
-    """Return whether resuming a sweep with fewer epochs would start a job anew, beside the folder that it has."""
+def _context(sweep: Path, overrides: Sequence[str]) -> JobContext:
+    launch = active_launch()
+    return JobContext(sweep, overrides) if launch is None else launch.job_context(sweep, overrides)
+
+
+def _refused_change(placement: JobPlacement, settings: Settings) -> str:
+    """Return why a key that is changed in a resumed sweep would start a job anew, beside its folder; empty if not."""
     launch, folder = active_launch(), placement.conflicting_folder
-    if launch is None or EPOCHS not in launch.changed_keys or folder is None or placement.record:
-        return False
-    return [one.key for one in differences(load_config(RunDir(folder).config), settings)] == [EPOCHS]
+    if launch is None:
+        return ""
+    fewer = f"{EPOCHS}={format_value(settings['trainer'].get('epochs'))}: fewer epochs than the job has already"
+    if EPOCHS in placement.kept and EPOCHS in launch.typed_keys:
+        return fewer
+    if folder is None or placement.record:
+        return ""
+    key = next((key for key in RECORDS if key in launch.typed_keys and key in placement.conflicts), None)
+    if key is not None:
+        return f"{key}={settings.get(key)}: other weights than those of the job"
+    is_asked = EPOCHS in launch.changed_keys
+    changes = differences(load_config(RunDir(folder).config), settings) if is_asked else []
+    return fewer if [change.key for change in changes] == [EPOCHS] else ""
 
 
 def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[int, PlannedJob]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from types import TracebackType
 
 from resnet_cli.errors import InputError
+from resnet_cli.runs.folder import reproduced_from
 from resnet_cli.runs.lock import exclusive
 from resnet_cli.runs.names import name_beside
 from resnet_cli.session.signals import StopSignals, stop_signals
 from resnet_cli.sweeps.console import relayed_messages
 from resnet_cli.sweeps.folder import SweepDir
+from resnet_cli.sweeps.job_facts import JobContext
 from resnet_cli.sweeps.resume import ResolvedCommand
 
 _active_launch: ContextVar["SweepLaunch | None"] = ContextVar("active_launch", default=None)
@@ -34,6 +36,7 @@ class SweepLaunch:
         summary: Lines of a search, to print after the sweep's table.
         origin: Where the command's relative paths start from.
         changed_keys: Keys of the jobs that were changed when the sweep was resumed.
+        typed_keys: Those that are changed now.
         finished: A line on each job of a grid that is finished already, and so not launched, by its number.
         jobs: The folder name and the overrides of each job of a grid, by its number.
 
@@ -48,12 +51,13 @@ class SweepLaunch:
         self.finished: Mapping[int, str] = {}
         self.jobs: Mapping[int, tuple[str, Sequence[str]]] = {}
         self.origin = command.origin
-        self.changed_keys = command.changed_keys
+        self.changed_keys, self.typed_keys = command.changed_keys, command.typed_keys
         self._command, self._stop = command, stop
         self._resources = ExitStack()
 
     def __enter__(self) -> "SweepLaunch":
         self._token = _active_launch.set(self)
+        self._resources.enter_context(reproduced_from(self.origin.folders))
         return self
 
     def __exit__(
@@ -90,6 +94,15 @@ class SweepLaunch:
         folder.add_command(self._command.stored, jobs, self._command.replaces)
         self.folder = folder
         return path
+
+    def job_context(self, sweep: Path, overrides: Sequence[str]) -> JobContext:
+        """Return what is known of a job besides its config.
+
+        Args:
+            sweep: The folder of the sweep.
+            overrides: The overrides of the job.
+        """
+        return JobContext(sweep, overrides, self.origin, self.changed_keys)
 
     def signals_raised_at_once(self) -> AbstractContextManager[None]:
         """Return a context manager in which signals end the command at once: nothing is written there."""

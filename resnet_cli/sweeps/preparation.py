@@ -1,6 +1,6 @@
 """Prepare a sweep before Hydra starts its first job: validate all jobs, then open the sweep's folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ from omegaconf import DictConfig, OmegaConf
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import has_fixed_folder, override_keys, require_files_apart, require_fixed_folder
 from resnet_cli.hydra_app.plugins import require_plugins
+from resnet_cli.hydra_app.sweep_params import param_overrides
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.sweeps import gpus, grid, hydra_config
+from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.hydra_internals import expand_grid, register_plugin
 from resnet_cli.sweeps.isolation import can_fork
 from resnet_cli.sweeps.job import finished_line
-from resnet_cli.sweeps.job_names import KEYS_NOT_IN_NAMES, name_swept_keys_first
+from resnet_cli.sweeps.job_facts import known_overrides
+from resnet_cli.sweeps.job_keys import KEYS_NOT_IN_NAMES, identifying_words, lasting_words, place_words
+from resnet_cli.sweeps.job_names import name_swept_keys_first
 from resnet_cli.sweeps.job_validation import PlannedJob, validate_jobs
 from resnet_cli.sweeps.launch import SweepLaunch, active_launch
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
@@ -56,13 +60,16 @@ def prepare_sweep(config: DictConfig) -> None:
     is_default_folder = hydra_config.resolve_sweep_folder(config)
     _require_jobs(config)
     _require_distinct_jobs(config)
+    _require_changeable(config, launch.typed_keys)
     with launch.signals_raised_at_once():
         planned = _validated_jobs(config, is_default_folder=is_default_folder)
     lines = {
-        number: finished_line(number, job.overrides, job.finished_record)
+        number: finished_line(number, job.overrides, job.finished_record, job.epochs)
         for number, job in planned.items()
         if job.finished_record is not None and not job.settings.get("verify_resume")
     }
+    if not config.get("verify_resume"):
+        _require_own_folders(config, planned)
     launch.finished = {number: line for number, line in lines.items() if line is not None}
     launch.jobs = {number: (job.folder_name, job.overrides) for number, job in planned.items()}
     HydraConfig.instance().set_config(config)  # with the changes made here
@@ -98,6 +105,51 @@ def _require_distinct_jobs(config: DictConfig) -> None:
         f"{str(override.input_line).lstrip('+')}: all jobs of a sweep have the same value{remedy.get(key, '')}"
         for override in parsed
         if override.is_sweep_override() and (key := override.key_or_group.split(".")[0]) in KEYS_NOT_IN_NAMES
+    ]
+    if problems:
+        raise InputError(*problems)
+
+
+def _require_own_folders(config: DictConfig, planned: Mapping[int, PlannedJob]) -> None:
+    """Raise an `InputError` if different jobs have one folder, in which only the first of them would be trained.
+
+    In the folder of a sweep that exists, a job whose config or initial weights differ begins beside the other one.
+    """
+    folder = Path(str(config.hydra.sweep.dir))
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    overrides = parser.parse_overrides(hydra_config.sweep_overrides(config))
+    swept = [str(override.key_or_group) for override in overrides if override.is_sweep_override()]
+    is_new, base = not SweepDir(folder).record.is_file(), known_overrides(folder).base
+    first: dict[str, tuple[int, frozenset[str]]] = {}
+    for number, job in planned.items():
+        words = frozenset(place_words(job.overrides, base).values())
+        if is_new:
+            words = lasting_words(identifying_words(job.overrides), swept, base)
+        other, others = first.setdefault(job.folder_name, (number, words))
+        if words != others:
+            typed: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+            raise InputError(
+                f"hydra.sweep.subdir={typed['subdir']}: jobs {other} and {number} differ in "
+                f"{', '.join(sorted(words ^ others))}, but have one folder, {job.folder_name}; "
+                "name the folders by all that differs"
+            )
+
+
+def _require_changeable(config: DictConfig, keys: Collection[str]) -> None:
+    """Raise an `InputError` if the experiment sweeps a key that is changed for all jobs of a resumed sweep.
+
+    Args:
+        config: The composed config of the sweep.
+        keys: The keys that are changed.
+    """
+    params = param_overrides(config)
+    typed = hydra_config.sweep_overrides(config)[len(params) :]
+    given = dict(zip(override_keys(typed), typed, strict=True))
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    problems = [
+        f"{given[key].lstrip('+')}: the sweep has {param.lstrip('+')}, which cannot be changed for all its jobs"
+        for key, param in zip(override_keys(params), params, strict=True)
+        if key in keys and key in given and parser.parse_override(param).is_sweep_override()
     ]
     if problems:
         raise InputError(*problems)

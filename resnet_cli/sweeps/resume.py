@@ -20,9 +20,12 @@ from resnet_cli.runs.names import format_command, quote_override
 from resnet_cli.session.paths import Origin
 from resnet_cli.sweeps.folder import SweepCommand, SweepDir
 from resnet_cli.sweeps.hydra_internals import expand_grid
+from resnet_cli.sweeps.job_facts import RECORDS
+from resnet_cli.sweeps.job_keys import KEYS_NOT_IN_NAMES
 from resnet_cli.sweeps.job_names import original_names
 
 MULTIRUN_OPTIONS = ("-m", "--multirun")
+ONCE = ("resume_force", "trust")  # keys that accept something when a sweep is resumed, and are not stored
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,19 @@ class ResolvedCommand:
         stored: The form in which `sweep.json` stores the command, if it sweeps.
         replaces: The stored command of a resumed sweep that this one replaces.
         origin: Where relative paths start from.
+        typed_keys: Keys of the jobs that are changed now, with `-m resume=SWEEP KEY=VALUE`.
     """
 
     arguments: list[str]
     stored: SweepCommand
     replaces: SweepCommand | None = None
     origin: Origin = field(default_factory=Origin)
+    typed_keys: frozenset[str] = frozenset()
 
     @property
     def changed_keys(self) -> frozenset[str]:
-        """Keys of the jobs that were changed when the sweep was resumed, and the options of the sweep itself."""
-        sweep = [key for key in override_keys(self.arguments) if key.startswith("sweep.")]
+        """Keys of the jobs that were changed when the sweep was resumed, and those that only control them."""
+        sweep = [key for key in override_keys(self.arguments) if key.startswith("sweep.") or key in ONCE]
         return frozenset([*override_keys(self.stored.original_overrides), *sweep])
 
 
@@ -104,14 +109,33 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
     for original in SweepDir(folder).commands():
         stored = replace(original, arguments=tuple(join_option_values(original.arguments)))
         swept = _swept_paths(stored, overrides)
-        others = [override for override in overrides if _key(override) not in swept]
+        once = [override for override in overrides if _key(override) in ONCE]
+        others = [override for override in overrides if _key(override) not in (*swept, *ONCE)]
         changed = _apply_overrides(stored, others, folder)
-        subdir = original_names(changed.original_overrides)  # it finds the folders of jobs that the user has named too
-        kept = [argument for argument in changed.arguments if not subdir or _key(argument) != "hydra.sweep.subdir"]
+        subdir = original_names(_names(changed, once))  # it finds the folders of jobs that the user has named too
+        replaced = override_keys([*once, *subdir])
+        kept = [*(argument for argument in changed.arguments if _key(argument) not in replaced), *once]
         origin = replace(_origin(stored, folder, others), swept=swept)
         arguments = [*_with_located_configs(kept, origin, is_known=bool(stored.folders)), *subdir]
         arguments.append(f"hydra.sweep.dir={quote_override(folder.as_posix())}")
-        yield ResolvedCommand(arguments, changed if changed != stored else original, original, origin)
+        new = [argument for argument in changed.arguments if argument not in stored.arguments]
+        typed = frozenset(override_keys([*others, *new]))
+        yield ResolvedCommand(arguments, changed if changed != stored else original, original, origin, typed)
+
+
+def _names(command: SweepCommand, once: Sequence[str]) -> list[str]:
+    """Return the overrides that name jobs in place of those of a resumed sweep.
+
+    Args:
+        command: The command with what is changed for good.
+        once: Overrides that hold this time only.
+    """
+    names = list(command.original_overrides)
+    for override in once:
+        _require_one_value(override)
+        if (key := _key(override)) not in (*KEYS_NOT_IN_NAMES, *override_keys(names)):
+            names += [argument for argument in command.arguments if _key(argument) == key] or [key]
+    return names
 
 
 def _swept_paths(stored: SweepCommand, overrides: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -124,7 +148,8 @@ def _swept_paths(stored: SweepCommand, overrides: Sequence[str]) -> dict[str, di
     found = {}
     for argument in stored.arguments:
         key = _key(argument)
-        if not is_path_key(key) or not _is_safe(argument) or argument.startswith("-") or not _varies(argument):
+        is_safe = is_path_key(key) and not argument.startswith("-") and _is_safe(argument, stored)
+        if not is_safe or not _varies(argument):
             continue
         paths = _values(argument)
         places = _values(given[key]) if key in given else paths
@@ -160,17 +185,19 @@ def _with_located_configs(arguments: Sequence[str], origin: Origin, *, is_known:
     Args:
         arguments: The stored arguments, options with their values in one word.
         origin: Where the relative paths of the command start from.
-        is_known: Its working folder is known, whose `conf` is then used if the present one has none.
+        is_known: Its working folder is known, and its configs come before those of another one.
     """
     places = [folder for folder in origin.folders if folder.resolve() != Path.cwd().resolve()]
+    is_elsewhere = is_known and len(places) == len(origin.folders)
     result = list(arguments)
     for number, argument in enumerate(result):
         option, _, name = argument.partition("=")
-        if option == CONFIG_DIR and not Path(name).is_dir():
+        if option == CONFIG_DIR and (is_elsewhere or not Path(name).is_dir()):
             found = next((place / name for place in places if (place / name).is_dir()), Path(name))
             result[number] = f"{CONFIG_DIR}={found}"
     own = next((place / "conf" for place in places if (place / "conf").is_dir()), None)
-    is_used = is_known and not Path("conf").is_dir() and own is not None and not is_built_in(own)
+    is_used = is_elsewhere or (is_known and not Path("conf").is_dir())
+    is_used = is_used and own is not None and not is_built_in(own)
     return [*result, f"{CONFIG_DIR}={own}"] if is_used else result  # searched after those that were typed
 
 
@@ -180,15 +207,21 @@ def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Pa
     Raises:
         InputError: an override would change the jobs.
     """
+    is_longer, without_budget = EPOCHS in override_keys(overrides), f"{BUDGET}=null"
+    overrides = [override for override in overrides if not is_longer or override.lstrip("+") != without_budget]
     for override in sorted(overrides, key=lambda text: not _key(text).startswith("hydra/")):  # before their own keys
-        if not (_is_safe(override) or _concerns_sweep_only(override)):
+        if not (_is_safe(override, command) or _concerns_sweep_only(override)):
             raise InputError(f"{override}: would change the jobs; hydra.sweep.dir={folder} adds further ones")
-        if _is_safe(override) and len(_values(override)) > 1:
-            raise InputError(f"{override}: all jobs of a resumed sweep get the same value; give one")
+        if _is_safe(override, command):
+            _require_one_value(override)
         command = _apply_override(command, _with_absolute_path(override))
-        if _key(override) == EPOCHS and any(_key(argument) == BUDGET for argument in command.arguments):
-            command = _apply_override(command, f"{BUDGET}=null")
-    return command
+    # A number of epochs replaces a time budget, which a file may have set.
+    return _apply_override(command, without_budget) if is_longer else command
+
+
+def _require_one_value(override: str) -> None:
+    if len(_values(override)) > 1:
+        raise InputError(f"{override}: all jobs of a resumed sweep get the same value; give one")
 
 
 def _with_absolute_path(override: str) -> str:
@@ -202,10 +235,14 @@ def _with_absolute_path(override: str) -> str:
     return override
 
 
-def _is_safe(override: str) -> bool:
-    """Return whether a run may be resumed with the override."""
-    key = _key(override)
-    return bool({key, key.split(".")[0]} & SAFE_TO_CHANGE)
+def _is_safe(override: str, command: SweepCommand) -> bool:
+    """Return whether a run may be resumed with the override.
+
+    Weights that the command names may have moved: where they lead to others, `plan_job` refuses it.
+    """
+    key, value = _key(override), override.partition("=")[2]
+    has_moved = key in RECORDS and key in override_keys(command.arguments) and value not in ("", "null")
+    return has_moved or bool({key, key.split(".")[0]} & SAFE_TO_CHANGE)
 
 
 def _concerns_sweep_only(override: str) -> bool:
@@ -228,7 +265,7 @@ def _apply_override(command: SweepCommand, override: str) -> SweepCommand:
         options = f"{key.replace('/', '.')}."
         arguments = [argument for argument in arguments if not _key(argument).startswith(options)]
     former = [argument for argument in arguments if _key(argument) == key]
-    if (_is_safe(override) or key == BUDGET) and key not in override_keys(originals):
+    if (_is_safe(override, command) or key == BUDGET) and key not in override_keys(originals):
         if any(_varies(argument) for argument in former):
             raise InputError(f"{override}: the sweep has {former[0]}, which cannot be changed for all its jobs")
         originals += former or [key]

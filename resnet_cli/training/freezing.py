@@ -216,6 +216,8 @@ class Freezing:
             yield
         finally:
             self._measuring, self._present = False, None
+            for parameter in self._trainable or ():
+                parameter.requires_grad_(True)
 
     def _index(self, step: int) -> int:
         return bisect_right(self._phases, step, key=lambda phase: phase.start) - 1

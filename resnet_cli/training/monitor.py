@@ -13,6 +13,8 @@ from resnet_cli.training.saving import SavePolicy
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.time_left import TimeLeft
 
+LEAST_SHARE = 0.5  # of an epoch's batches, below which validation and saving would be scaled up too much
+
 
 class FitMonitor:
     """Shows progress, profiles, saves and polls for stop signals between the steps of a fit.
@@ -64,7 +66,7 @@ class FitMonitor:
 
     def time_left(self, num_epochs: int) -> float | None:
         """Return the estimated seconds of the remaining epochs; None after the last one."""
-        if self._share > 0:
+        if self._share >= LEAST_SHARE:
             self._time_left.add((monotonic() - self._epoch_began) / self._share)
         epochs = num_epochs - self.state.epoch
         return self._time_left.estimate(epochs) if epochs > 0 else None

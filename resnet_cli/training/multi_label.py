@@ -70,11 +70,10 @@ class LabelTotals:
         logits_NK, labels_NK = torch.cat(self._logits), torch.cat(self._labels)
         precision_K, thresholds_K = _ranked_scores(logits_NK, labels_NK, dtype)
         chosen = [0.5] * logits_NK.shape[1] if self.thresholds is None else self.thresholds
-        chosen_K = torch.tensor(chosen, dtype=logits_NK.dtype).to(logits_NK.device, non_blocking=True)
+        chosen_K = torch.tensor(chosen, dtype=dtype).to(logits_NK.device, non_blocking=True)
         occurs_K = labels_NK.any(0)
-        per_class = [
-            precision_K, _f1(logits_NK > 0, labels_NK, dtype), _f1(logits_NK.sigmoid() > chosen_K, labels_NK, dtype)
-        ]  # fmt: skip
+        are_chosen_NK = logits_NK.to(dtype).sigmoid() > chosen_K  # in float32 a high threshold would be 1
+        per_class = [precision_K, _f1(logits_NK > 0, labels_NK, dtype), _f1(are_chosen_NK, labels_NK, dtype)]
         means = [(values_K * occurs_K).sum() / occurs_K.sum().clamp(min=1) for values_K in per_class]
         return torch.cat([torch.stack(means), thresholds_K])
 

@@ -117,6 +117,21 @@ def test_every_rule_of_a_trial_is_one_of_the_plan(programs):
     assert trials <= {rule["about"] for rule in read_rules()["rules"]} | others
 
 
+def test_all_evidence_is_of_trials_that_can_be_repeated(programs, repository):
+    plan = programs("plan")
+    stored = json.loads((repository / "benchmarks/results/plan.json").read_text(encoding="utf-8"))["rules"]
+    for rule, by_set in stored.items():
+        names, choices = plan.TRIALS[rule]
+        assert by_set.keys() <= set(names), rule
+        assert {choice for by_choice in by_set.values() for choice in by_choice} <= choices.keys(), rule
+
+
+def test_reduced_images_are_those_of_the_same_folder(programs, tmp_path):
+    sets = programs("plan").with_reduced({"fashion, 2000": tmp_path / "a", "digits": tmp_path / "b"})
+    assert sets["fashion, 2000, 24 pixels"] == sets["fashion, 2000"] == tmp_path / "a"
+    assert len(sets) == 3
+
+
 def test_nets_that_are_compared_in_the_same_time_get_epochs_by_their_speed(programs):
     choices = programs("plan").nets_in_time_of(80, ["optimizer=muon"])
     assert choices["resnet20 model.width=2"] == [

@@ -11,7 +11,7 @@ import torch
 
 from resnet_cli.commands.eval import run
 from resnet_cli.errors import InputError
-from resnet_cli.evaluation import out_of_fold
+from resnet_cli.evaluation import label_report, out_of_fold
 from resnet_cli.session.trained import TrainedRun
 from tests.support.runs import tiny
 
@@ -75,6 +75,23 @@ def test_figures_are_those_of_the_folds_together(sweep, capsys):
     assert (sweep / "eval/out_of_fold/mistakes.png").exists()
 
 
+def test_figures_of_epochs_that_were_chosen_on_the_same_images_are_said_to_be_optimistic(sweep, capsys):
+    for path in sweep.glob("*/run.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "epochs": 5}))
+    options = ["sweep", "--out-of-fold", "--resamples", "0", "--format", "json"]
+    for checkpoint, file, is_optimistic in (
+        (None, "best.pt", True),
+        ("best", "best.pt", True),
+        ("last", "last.pt", False),
+    ):
+        assert run(options if checkpoint is None else [*options, "--checkpoint", checkpoint]) == 0
+        out, err = capsys.readouterr()
+        found = json.loads(out)
+        assert (found["checkpoints"], "optimistic" in found) == ([file, file], is_optimistic)
+        assert ("so the figures are optimistic; --checkpoint last evaluates the last epochs" in err) == is_optimistic
+    assert run(["sweep", "--label-errors", "--checkpoint", "last"]) == 0
+
+
 def test_an_image_that_several_runs_left_out_counts_once(sweep, capsys):
     for folder in [path.parent for path in sweep.glob("*/run.json")]:
         shutil.copytree(folder, folder.with_name(f"{folder.name},again"))
@@ -110,7 +127,7 @@ def test_the_data_of_one_fold_at_a_time_are_in_memory(sweep, monkeypatch):
     found = out_of_fold.predict_out_of_fold(members)
     images = out_of_fold._images(members, found).read(range(96))
     assert images.shape == (96, 3, 8, 8)
-    assert set(out_of_fold._images_of(members, {name: index for index, name in enumerate(found.names)})) == set(
+    assert set(label_report._images_of(members, {name: index for index, name in enumerate(found.names)})) == set(
         range(96)
     )
     assert len(made) >= 6  # two runs, three times
@@ -151,6 +168,7 @@ def test_all_images_count_where_training_validated_on_some(tmp_path, monkeypatch
     (["sweep", "--explain", "3", "--embed", "--unknown", "x"],
      ["--explain: cannot be combined", "--embed: cannot be combined", "--unknown: cannot be combined"]),
     (["nothing"], ["nothing: no such folder"]),
+    (["sweep", "--checkpoint", "a.pt"], ["--checkpoint a.pt: with --"]),
     (["sweep/sweep.json"], ["sweep/sweep.json: not a folder"]),
     (["sweep", "--out", "sweep/sweep.json"], ["--out=sweep/sweep.json: is a file"]),
     (["sweep", "--split", "val", "--out", "sweep/sweep.json"], ["--split: cannot be", "--out=sweep/sweep.json: is a"]),

@@ -147,3 +147,25 @@ def test_a_split_that_may_have_training_images_is_noted(moved, capsys):
     found, notes = evaluated(capsys, "run", "--split", "test", "--data", "root=elsewhere")
     assert found["data"] == {"root": "elsewhere"}
     assert "these are not the run's test images as they were in training" in notes
+
+
+def test_an_evaluation_of_all_moved_images_says_how_many_were_trained_on(moved, capsys):
+    splits = json.loads((moved / "run/splits.json").read_text())
+    count = sum(map(len, splits["train"].values()))
+    note = (
+        f"these are the run's own images, and it was trained on {count} of them; --split test evaluates its test images"
+    )
+    found, notes = evaluated(capsys, "run", "--data", "root=elsewhere")
+    assert (found["split"], found["samples"]) == ("all", 60)
+    assert note in notes
+    next((moved / "elsewhere/circle").iterdir()).unlink()
+    assert note not in evaluated(capsys, "run", "--data", "root=elsewhere")[1]
+
+
+def test_moved_images_are_the_run_s_own_with_another_way_to_read_or_prepare_them(moved, folds, capsys):
+    options = ["--split", "val", "--data", "root=elsewhere", "--data"]
+    found, notes = evaluated(capsys, folds, *options, "workers=0")
+    splits = json.loads((moved / folds / "splits.json").read_text())
+    assert (found["samples"], "data" in found, notes) == (sum(map(len, splits["val"].values())), False, "")
+    cropped, notes = evaluated(capsys, folds, *options, "eval_crop=0.875")
+    assert (cropped["samples"], cropped["data"], notes) == (found["samples"], {"eval_crop": "0.875"}, "")

@@ -12,6 +12,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from resnet_cli.commands.train import planned
+from resnet_cli.errors import InputError
 from resnet_cli.planning import make
 from resnet_cli.session import time_budget
 from resnet_cli.session.paths import Origin
@@ -134,6 +135,24 @@ def test_the_plan_knows_what_reading_the_images_took(train, tmp_path, monkeypatc
     for name, seconds in (("first", 7.0), ("from the cache", 0.0)):  # four seconds are in the reserve of plans
         assert train("plan=quick", *TINY, *SHORT, f"hydra.run.dir={name}")[0] == 0
         assert json.loads((tmp_path / name / "fingerprint.json").read_text())["planning_seconds"] == seconds
+
+
+def test_the_plan_knows_that_images_are_read_again_at_another_size(tmp_path, monkeypatch):
+    for part, count in (("train", 20), ("test", 2)):
+        write_class_folders(tmp_path / "photos" / part, ["cat", "dog"], count, (96, 96))
+    monkeypatch.chdir(tmp_path)
+    clock = iter([0.0, 30.0, 40.0, 40.0, 50.0, 50.0])
+    monkeypatch.setattr(make, "monotonic", lambda: next(clock))
+    line = ["plan=good", "data=image_folder", "data.root=photos", "trainer.time_budget=2 min"]
+
+    def expected(*typed):
+        with planned.planned([*line, *typed]) as plans:
+            return json.loads(plans.files_of("good")["fingerprint.json"])["expected_epochs"]
+
+    rate = 1e4 / (32 + 0.1 * 1e4)  # epochs a second
+    assert expected() == round(50 * rate)  # read here and by the run, at 96 pixels: twice 30 seconds
+    assert expected() == round(0.85 * 90 * rate)  # looked at before, but not read at 96 pixels
+    assert expected("data.image_size=64") == round(0.85 * 120 * rate)  # as the images were looked at
 
 
 def test_values_of_an_experiment_count_as_typed(train, tmp_path):
@@ -329,6 +348,43 @@ def test_a_further_command_in_a_sweep_has_the_plan_of_the_same_data_only(train, 
         assert len(planned_for) == 3
 
 
+def sweeping_experiment(folder, **params):
+    """Write `conf/experiment/swept.yaml`, which sweeps over these keys; two underscores stand for a dot."""
+    lines = [f"      {key.replace('__', '.')}: {values}" for key, values in params.items()]
+    own_config(
+        folder,
+        "experiment",
+        swept="\n".join(["# @package _global_", "hydra:", "  sweeper:", "    params:", *lines, ""]),
+    )
+
+
+def test_what_an_experiment_sweeps_over_counts_as_typed(train, tmp_path):
+    sweeping_experiment(tmp_path, model="resnet20,resnet8", optimizer__lr="0.1,0.2", seed="0,1")
+    status, _, err = train("-m", "plan=good", "experiment=swept", *TINY, "optimizer.lr=0.3", "trainer=debug", "seed=0")
+    assert status == 0
+    assert "plan    made for model=resnet20, the first job of the sweep, and used for all jobs\n" in err
+    assert not {"model", "optimizer.lr"} & set(choices_of(err))
+
+
+def test_a_plan_is_not_for_an_experiment_that_sweeps_over_the_data(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    sweeping_experiment(tmp_path, data__label_noise="0,0.3")
+    status, _, err = train("-m", "plan=good", "experiment=swept", *TINY)
+    assert status == 2
+    assert "leave out plan to sweep over data.label_noise" in err
+
+
+def test_a_sweep_keeps_its_plan_unless_a_key_differs_that_identifies_jobs(train, tmp_path, monkeypatch):
+    sweeping_experiment(tmp_path, optimizer__lr="0.1,0.2")
+    line = ["-m", "plan=quick", "experiment=swept", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.sweep.dir=s"]
+    assert train(*line)[0] == 0
+    plan = next(tmp_path.glob("s/*/plan.yaml")).read_text()
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    for further in ([], ["seed=0,1", "trainer.device=cpu", "data.workers=0", "trainer.on_oom=halve"]):
+        with planned.planned([*line, *further]) as plans:
+            assert plans.files_of("quick")["plan.yaml"] == plan
+
+
 def test_null_plans_nothing(train, monkeypatch):
     monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
     assert train("plan=null", "experiment=null", *TINY, "--cfg", "job")[0] == 0
@@ -390,6 +446,21 @@ def test_nets_are_measured_with_their_optimizer_and_batch(train, monkeypatch):
     assert ("Muon", 8) in kinds["data.batch_size"]
 
 
+def test_the_time_of_a_teacher_counts(train, trained_run, monkeypatch):
+    monkeypatch.setattr(make, "teacher_images_per_second", lambda *arguments, **options: 1e4)
+    photos = ["data=image_folder", f"data.root={trained_run.parent / 'photos'}", "data.image_size=[10,8]"]
+    line = ["plan=quick", *photos, "trainer.time_budget=30 s", "--cfg", "job"]
+    assert "trains 10,000 images per second" in train(*line)[2]
+    assert "trains 5,000 images per second" in train(*line, f"teacher={trained_run}")[2]
+
+
+def test_several_processes_are_not_timed_and_a_line_says_so(train):
+    for typed, is_said in (("trainer.processes=2", True), ("trainer.processes=1", False)):
+        status, _, err = train("plan=quick", *TINY, typed, "trainer.time_budget=30 s", "--cfg", "job")
+        assert status == 0
+        assert ("plan    nets were timed in one process; " in err) is is_said
+
+
 def choices_of(err):
     """Return what the lines of a plan choose."""
     return dict(line.split()[1].partition("=")[::2] for line in err.splitlines() if line.startswith("plan    "))
@@ -415,6 +486,7 @@ def own_config(folder, group, **files):
         (["trainer=fast"], {"trainer.cpu_bf16"}),
         (["trainer.epochs=2.5"], {"trainer.epochs", "data.augment.erase"}),
         (["trainer.label_smoothing=0.1"], {"loss.label_smoothing"}),
+        (["trainer.label_smoothing=0"], {"loss.label_smoothing"}),
         (["data.augment.resized_crop=[0.5,1]"], {"data.augment.crop"}),
         (["trainer=deterministic"], set()),
         (["trainer=default"], set()),
@@ -433,6 +505,24 @@ def test_no_second_kind_of_crop_is_chosen(train):
     for typed, is_chosen in (("seed=0", True), ("data.augment.crop=0", True), ("data.augment.crop=4", False)):
         _, _, err = train("plan=good", *large, typed, "--cfg", "job")
         assert ("data.augment.resized_crop" in choices_of(err)) == is_chosen
+
+
+@pytest.mark.parametrize(
+    ("typed", "side", "net"),
+    [
+        (["model.dropout=0.1"], "32", "resnet20"),
+        (["model.dropout=0.1", "trainer.time_budget=30 s"], "32", "wrn16_4"),
+        (["model=resnet20"], "32", None),
+        (["model=resnet20", "model.dropout=0.1", "trainer.time_budget=30 s"], "32", None),
+        (["model.norm=group"], "96", "resnet18"),
+    ],
+)
+def test_images_get_a_size_for_which_a_net_takes_the_typed_keys(train, tmp_path, typed, side, net):
+    write_class_folders(tmp_path / "photos", ["cat", "dog"], 20, (96, 96))
+    status, _, err = train("plan=good", "data=image_folder", "data.root=photos", *typed, "--cfg", "job")
+    assert status == 0
+    chosen = choices_of(err)
+    assert (chosen["data.image_size"], chosen.get("model")) == (side, net)
 
 
 def test_what_files_of_the_user_set_counts_as_typed(train, tmp_path):
@@ -528,7 +618,7 @@ def test_rates_are_measured_again_after_a_week_and_with_another_torch(train, mon
     monkeypatch.setattr(make.time, "time", lambda: now + 8 * 24 * 3600)
     train(*line)
     assert len(calls) == 2 * once
-    monkeypatch.setattr(make.torch, "__version__", "9.9")
+    monkeypatch.setattr(torch, "__version__", "9.9")
     train(*line)
     assert len(calls) == 3 * once
 
@@ -652,6 +742,16 @@ def test_the_key_of_a_plan_in_an_experiment_is_noted(train, tmp_path):
         )
 
 
+def test_the_key_of_a_plan_in_an_experiment_does_not_replace_the_typed_level(train, tmp_path):
+    own_config(tmp_path, "experiment", mine="# @package _global_\nplan: good\n")
+    status, _, _ = train(
+        "plan=quick", "experiment=mine", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.run.dir=run"
+    )
+    assert status == 0
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["plan"] == "quick"
+    assert "\n# plan=quick for " in (tmp_path / "run" / "plan.yaml").read_text()
+
+
 def test_a_plan_of_a_former_version_is_read(train, tmp_path, monkeypatch):
     line = ["plan=good", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.run.dir=run", "resume=auto"]
     assert train(*line)[0] == 0
@@ -748,6 +848,26 @@ def test_a_run_in_the_folder_of_an_experiment_keeps_its_plan(train, tmp_path, mo
     status, out, _ = train(*line)
     assert status == 0
     assert "nothing to do" in out
+
+
+def test_jobs_on_other_machines_may_be_for_a_device_that_is_not_here(tmp_path, monkeypatch, capsys):
+    own_config(tmp_path, "hydra/launcher", cluster="_target_: own_launchers.Cluster\n")
+    monkeypatch.chdir(tmp_path)
+    line, note = ["-m", "plan=quick", *TINY, "seed=0,1"], "times nets on this machine, and the jobs may run on others"
+    for device, expected in (("cuda:9", "cuda"), ("auto", "cpu")):
+        with planned.planned([*line, "hydra/launcher=cluster", f"trainer.device={device}"]) as plans:
+            assert json.loads(plans.files_of("quick")["fingerprint.json"])["device"] == expected
+    with pytest.raises(InputError, match=r"trainer\.device: "), planned.planned([*line, "trainer.device=cuda:9"]):
+        pass
+    assert note not in capsys.readouterr().err
+    line.append("trainer.time_budget=30 s")
+    with planned.planned([*line, "hydra/launcher=cluster"]):
+        assert f"plan    a plan for trainer.time_budget {note}" in capsys.readouterr().err
+    with planned.planned(line):
+        assert note not in capsys.readouterr().err
+    cuda = ["hydra/launcher=cluster", "trainer.device=cuda:9"]
+    with pytest.raises(InputError, match=f"cuda:9 is not available .*{note}"), planned.planned([*line, *cuda]):
+        pass
 
 
 def test_a_job_on_another_machine_has_the_plan(train):

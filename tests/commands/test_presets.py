@@ -134,6 +134,20 @@ def test_copy_of_a_run_trains_the_same(info, train, tmp_path):
     assert_same_end(tmp_path / "one", tmp_path / "two")
 
 
+def test_copies_of_jobs_and_plans_of_an_experiment_that_sweeps_are_single_runs(info, train, one_rate, tmp_path):
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    swept = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      optimizer.lr: 0.1,0.2\n"
+    (folder / "swept.yaml").write_text(swept)
+    assert train("-m", *tiny("experiment=swept", "trainer.epochs=1"), "hydra.sweep.dir=s")[0] == 0
+    job = next(file.parent for file in tmp_path.glob("s/*/run.json") if "0.2" in file.parent.name)
+    assert info("--copy", str(job), "--as", "one")[0] == 0
+    assert train("experiment=one", "hydra.run.dir=two")[0] == 0
+    assert_same_end(job, tmp_path / "two")
+    assert info("--copy", "plan=quick", *TINY, "experiment=swept", "optimizer.lr=0.3", "--as", "planned")[0] == 0
+    assert compose_settings(["experiment=planned"]).swept == ()
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -1,9 +1,13 @@
 """`resume=auto` needs a folder in which the next command finds the run again."""
 
+from pathlib import Path
+
 import pytest
+from omegaconf import OmegaConf
 
 from resnet_cli import train as train_from_python
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.overrides import expand_output_folder
 from tests.support.runs import tiny
 
 RUN = "error: resume=auto: needs a fixed folder to find the run again: hydra.run.dir=FOLDER\n"
@@ -25,6 +29,43 @@ def test_a_fixed_folder_of_a_users_own_config_is_enough(train, tmp_path):
         assert (status, err) == (0, "")
         assert words in out
     assert (tmp_path / "runs/a/run.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("folder", "expanded"),
+    [
+        ("~/runs/${name}", "{home}/runs/${name}"),
+        ("~/${now:%Y}/x", "{home}/${now:%Y}/x"),
+        ("~", "{home}"),
+        ("${oc.env:RUNS}/a", "{home}/runs/a"),
+        ("runs/~", "runs/~"),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_a_home_folder_in_a_file_is_expanded_and_the_rest_kept(monkeypatch, tmp_path, kind, folder, expanded):
+    monkeypatch.setattr(Path, "expanduser", lambda path: Path(str(path).replace("~", str(tmp_path))))
+    monkeypatch.setenv("RUNS", "~/runs")
+    config = OmegaConf.create({"name": "a", "hydra": {kind: {"dir": folder}}})
+    OmegaConf.set_readonly(config.hydra, True)
+    expand_output_folder(config, kind)
+    assert OmegaConf.to_container(config.hydra[kind])["dir"] == expanded.replace("{home}", str(tmp_path))
+
+
+@pytest.mark.slow
+def test_runs_and_sweeps_of_a_file_with_a_home_folder_are_there(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    text = "# @package _global_\nhydra: {run: {dir: '~/runs/${name}'}, sweep: {dir: ~/sweep}}\n"
+    (tmp_path / "conf/experiment/own.yaml").write_text(text)
+    command = tiny("experiment=own", "trainer.epochs=1", "trainer.max_batches=1")
+    assert train(*command, "name=a")[0] == 0
+    assert train("-m", *command, "seed=0")[0] == 0
+    monkeypatch.chdir(tmp_path)
+    train_from_python([*command, "name=b"])
+    assert (tmp_path / "home/sweep/sweep.json").is_file()
+    assert all((tmp_path / f"home/runs/{name}/run.json").is_file() for name in "ab")
+    assert not (tmp_path / "~").exists()
 
 
 def test_calls_from_python_are_refused_as_well(monkeypatch, tmp_path):

@@ -69,6 +69,21 @@ def test_files_that_are_left_out_are_not_read(tmp_path):
     assert next(iter(made.test))[0].shape == (8, 3, 6, 6)
 
 
+def test_images_have_the_size_of_the_classes_that_are_kept(tmp_path):
+    for part in ("train", "test"):
+        for name, side in (("ant", 8), ("bee", 4), ("cat", 4)):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (side, side), (number, side, 0)).save(tmp_path / part / name / f"{number}.png")
+    data = image_folder(root=str(tmp_path), cache=None)
+    made = loaders(data, classes=["bee", "cat"], val_fraction=0.25)
+    assert (made.in_size, made.counts) == ((3, 4, 4), {"train": 6, "val": 2, "test": 8})
+    assert next(iter(made.test))[0].shape[-2:] == (4, 4)
+    assert data.test.images.size == (3, 8, 8), "the data set is left as it was"
+    with pytest.raises(InputError, match=r"is 4x4 pixels but .* is 8x8"):
+        loaders(data)
+
+
 def test_numbers_name_classes_too():
     data = animals()
     numbered = Dataset("numbered", tuple("0123"), data.train, data.test)

@@ -13,7 +13,7 @@ from resnet_cli.data import digits
 from resnet_cli.data.classes import change_labels
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.label_errors import find_label_errors, format_errors
-from resnet_cli.evaluation.out_of_fold import write_label_errors
+from resnet_cli.evaluation.label_report import write_label_errors
 
 
 def noisy_predictions(count, classes, noise, seed):

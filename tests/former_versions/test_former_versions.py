@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from resnet_cli.commands import eval as eval_command
 from resnet_cli.commands import report as report_command
 from resnet_cli.config import former_names, signatures, stored
 from resnet_cli.errors import InputError
+from resnet_cli.evaluation.images import has_validation
 from resnet_cli.runs import checkpoints
 from resnet_cli.session.trained import open_trained
 from tests.support.runs import record_of, rows_of
@@ -66,6 +68,23 @@ def test_a_run_with_a_users_class_opens_when_the_class_is_named(former, monkeypa
         open_trained(str(former / "own_class"))
     run = open_trained(str(former / "own_class"), named={"model": "mynets.Net"})
     assert run.model(torch.zeros(1, *run.in_size)).shape == (1, 3)
+
+
+def test_thresholds_and_temperatures_are_chosen_on_the_validation_images_that_no_checkpoint_describes(
+    former, monkeypatch, capsys
+):
+    monkeypatch.setattr("resnet_cli.evaluation.evaluate.draw_pictures", lambda *_: {})
+    run = str(former / "finished")
+    positive = open_trained(run).class_names[1]
+    options = ["--calibrate", "--at", "sensitivity=0.9", "--positive", positive, "--resamples", "0", "--format", "json"]
+    assert eval_command.run([run, *options]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["operating_point"]["chosen_on"] == "the validation images"
+    assert found["temperature"]["fitted_on"] == "val"
+    assert "no validation images" not in captured.err
+    shutil.copy(former / "finished/checkpoints/best.pt", former / "alone.pt")
+    assert has_validation(open_trained(str(former / "alone.pt")))
 
 
 def test_every_stored_name_has_a_present_one(unpacked, monkeypatch):

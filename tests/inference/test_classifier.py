@@ -6,6 +6,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -286,3 +287,9 @@ def test_wrong_arguments_are_refused_by_their_names(trained_run, arguments, mess
 def test_numbers_of_numpy_are_numbers(trained_run, files):
     warm = load_run(trained_run, temperature=np.float32(2), batch_size=np.int64(3))
     torch.testing.assert_close(warm(files[:5]), load_run(trained_run, temperature=2)(files[:5]))
+
+
+def test_a_label_whose_threshold_is_1_in_float32_is_given():
+    run = SimpleNamespace(thresholds=[torch.tensor(17.5, dtype=torch.float64).sigmoid().item()], class_names=("a",))
+    probabilities_NK = torch.tensor([[19.0], [16.0]]).sigmoid()
+    assert Classifier.to_labels(run, probabilities_NK).tolist() == [[True], [False]]

@@ -56,10 +56,19 @@ def test_photographs_of_different_sizes_are_looked_at_before_a_size_is_chosen(ca
         Image.new("RGB", (40 + i, 30), (9, 99, 200 + i)).save(photos / "test" / name / "large.png")
     report = look(capsys, photos)
     assert report["problems"] == ["images of 3 sizes: data.image_size=N or [H,W] resizes them to one, such as 64"]
+    assert report["suspicious"]["tiny"] == [], "files are compared with the size of a run alone"
     assert {part: found["images"] for part, found in report["parts"].items()} == {"train": 20, "test": 10}
     assert look(capsys, photos, "data.image_size=16")["problems"] == []
     [problem] = look(capsys, photos, "data.image_size=16", "data.mean=[120,120,120]")["problems"]
     assert problem == "data.mean=[120,120,120]: each must be from 0 to 1, the scale of the images; divide by 255"
+
+
+def test_options_that_a_run_would_refuse_are_reported(capsys, photos):
+    [sampler] = look(capsys, photos, "data.sampler=weighted")["problems"]
+    assert sampler.startswith("data.sampler=weighted: photos has no weights of its images")
+    [batch] = look(capsys, photos, "data.drop_last=true", "data.batch_size=64")["problems"]
+    assert batch.startswith("data.batch_size=64: must be at most 20 (all images)")
+    assert look(capsys, photos, "data.drop_last=true", "data.batch_size=20")["problems"] == []
 
 
 @pytest.mark.parametrize("compared", [100, 0])

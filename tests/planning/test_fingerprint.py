@@ -50,6 +50,33 @@ def test_images_that_the_cache_has_are_not_decoded_again(tmp_path, monkeypatch):
     assert fingerprint(*options, f"data.cache={tmp_path / 'cache'}") == decoded
 
 
+def test_only_what_a_run_uses_is_looked_at_if_it_does_not_decode_all_images(tmp_path, monkeypatch):
+    for part, count in (("train", 30), ("test", 2)):
+        write_class_folders(tmp_path / "photos" / part, ["cat", "dog"], count, (40, 30))
+    data = ["data=image_folder", f"data.root={tmp_path / 'photos'}", "data.image_size=16", "data.train_size=8"]
+    streamed = ["data.backend=stream", "data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]", "data.val_fraction=0"]
+    opened = set()
+    decode = LazyImages.examine
+
+    def examine(images, index, **options):
+        opened.add(images.source.describe(index))
+        return decode(images, index, **options)
+
+    monkeypatch.setattr(LazyImages, "examine", examine)
+    counts = {}
+    for name, options in (("all", ["data.val_fraction=0"]), ("used", streamed)):
+        opened.clear()
+        found = fingerprint(*data, *options, f"data.cache={tmp_path / name}", "data.workers=0")
+        counts[name] = found.get("looked_at"), found["images"], len(opened)
+        assert (found["short_side"], found["height"]) == (30, 16)
+    assert counts["used"] == (8, 8, 8)
+    assert counts["all"][:2] == (None, 8)
+    assert counts["all"][2] > 8
+    monkeypatch.setattr("resnet_cli.planning.fingerprint.MOST_LOOKED_AT", 4)
+    found = fingerprint(*data, *streamed, f"data.cache={tmp_path / 'few'}")
+    assert (found["looked_at"], found["images"]) == (4, 8)
+
+
 def test_sizes_of_files_that_tell_the_class(tmp_path):
     root = tmp_path / "photos"
     write_class_folders(root, ["cat"], 10, (40, 30))

@@ -65,6 +65,17 @@ def test_the_time_that_reading_the_images_took_is_not_left_for_epochs():
     assert late < slow <= fast / 2
 
 
+def test_images_that_a_run_reads_again_take_their_time_again():
+    def epochs(planning_seconds, reading):
+        machine = {**MACHINE, **RESIZED, "budget": 300.0, "planning_seconds": planning_seconds}
+        return make_plan(
+            "good", FACTS, {}, machine, lambda net, side, batch_size: 1000.0, lambda held_out: 5000,
+            reading=lambda side, resize: reading if (side, resize) == (32, "crop") else 0.0,
+        ).epochs  # fmt: skip
+
+    assert epochs(50.0, 100.0) == epochs(150.0, 0.0) < epochs(50.0, 0.0)
+
+
 def test_a_plan_is_the_same_for_the_same_facts():
     assert plan() == plan()
 
@@ -149,6 +160,17 @@ def test_epochs_that_are_typed_are_the_passes_that_are_planned_for(budget):
     assert "data.augment.erase" not in values(plan(typed={"trainer.epochs": 2}, machine={"budget": budget}))
     slow = {"machine": {"budget": 60.0}, "rate": lambda net, side, batch_size: 250.0}
     assert values(plan(typed={"trainer.epochs": 2}, **slow))["model"] != values(plan(**slow))["model"]
+
+
+def test_epochs_of_fewer_steps_are_as_many_as_the_passes_need():
+    made = plan(typed={"trainer.steps_per_epoch": 100}, images=50000)
+    assert values(made)["trainer.epochs"] == 59  # 15 passes of 391 steps
+    expected = "50,000 training images and no time budget: 59 epochs of these steps see each about 15 times"
+    assert reasons_of(made)["trainer.epochs"] == expected
+    assert values(plan(typed={"trainer.max_batches": 1000}, images=50000))["trainer.epochs"] == 15
+    for epochs, is_erased in ((59, True), (50, False)):
+        typed = {"trainer.epochs": epochs, "trainer.max_batches": 100}
+        assert ("data.augment.erase" in values(plan(typed=typed, images=50000))) is is_erased
 
 
 def test_an_option_that_is_typed_keeps_all_its_values():
@@ -380,7 +402,7 @@ def test_learning_rates_are_those_of_the_batch_size():
     ("typed", "images", "rate", "reason"),
     [
         ({}, 115, 0.13, "for 115 (all training images) by the square root of their size"),
-        ({}, 64, 0.1, "the best of four at batches of this size"),
+        ({}, 64, 0.1, "the best of four for 5,000 photographs in batches of this size; elsewhere 0.2 was"),
         ({}, 60000, 0.28, "as for batches of 512, since rates were tried with batches of 16 to 128 only"),
         ({}, 2000, 0.28, "these are of 2,000 (all training images)"),
         ({"optimizer.nesterov": True}, 115, 0.09, "in proportion for batches of 115 (all training images)"),

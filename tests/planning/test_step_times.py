@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from resnet_cli.errors import InputError
 from resnet_cli.optimizers import Muon
-from resnet_cli.planning.step_times import images_per_second
+from resnet_cli.planning.step_times import images_per_second, teacher_images_per_second
 from tests.support.settings import settings_of
 
 CPU = torch.device("cpu")
@@ -41,6 +42,19 @@ def test_a_step_has_the_update_of_the_optimizer(monkeypatch):
     assert set(steps) == {0.02}
 
 
+def test_an_optimizer_that_fails_in_a_step_is_refused_in_a_line():
+    optimizer = {"_target_": "torch.optim.SparseAdam", "lr": 0.1}
+    nodes = {"model": settings_of("model=plain_mlp")["model"], "optimizer": optimizer}
+    with pytest.raises(InputError, match=r"^optimizer: torch\.optim\.SparseAdam fails in its first step: "):
+        images_per_second(nodes, (1, 8, 8), 3, batch_size=4, device=CPU, precision="fp32")
+
+
+def test_a_net_whose_last_features_are_single_pixels_is_timed_for_batches_of_one_image():
+    nodes = settings_of("model=resnet8")
+    rate = images_per_second(nodes, (3, 4, 4), 3, batch_size=1, device=CPU, precision="fp32", seconds=0.001)
+    assert rate > 0
+
+
 def test_a_step_on_a_cpu_has_few_images_and_fewer_large_ones(monkeypatch):
     sizes = []
     forward = torch.nn.functional.cross_entropy
@@ -61,6 +75,17 @@ def test_a_step_that_does_not_fit_into_memory_has_no_rate(monkeypatch):
     settings = settings_of("model=plain_mlp")
     monkeypatch.setattr("torch.nn.functional.cross_entropy", run_out)
     assert images_per_second(settings, (1, 8, 8), 3, batch_size=4, device=CPU, precision="fp32") == 0
+
+
+def test_a_teacher_takes_the_time_of_its_fastest_prediction():
+    times, sizes = iter([0, 1, 10, 10.5, 20, 21]), []
+    teacher = torch.nn.Flatten()
+    teacher.register_forward_hook(lambda module, images, scores: sizes.append(len(scores)))
+    rate = teacher_images_per_second(
+        teacher, (1, 8, 8), batch_size=256, device=CPU, precision="fp32", clock=lambda: next(times)
+    )
+    assert rate == 64 / 0.5
+    assert set(sizes) == {64}
 
 
 def test_other_errors_of_a_step_are_raised(monkeypatch):

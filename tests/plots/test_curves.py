@@ -95,14 +95,15 @@ def test_the_best_epoch_is_marked_where_it_is(tmp_path):
     early, late = rows(30), rows(30)
     early[4]["val_accuracy"] = late[24]["val_accuracy"] = 99.0
     extents = []
-    for drawn in (early, late):
+    for drawn, best_epoch in ((early, None), (late, None), (late, 5)):  # the last is of other validation images
         for row in drawn:
             row["val_loss"] = None if row["val_accuracy"] == 99.0 else row["val_loss"]  # no star in the left panel
-        draw_curves(drawn, path, title="")
+        draw_curves(drawn, path, title="", best_epoch=best_epoch)
         image = pixels(path)[:, 550:]
         line = (np.abs(image.astype(int) - 178).max(-1) < 12).sum(0)  # the grey vertical line
         extents.append(int(line.argmax()))
     assert extents[0] < 150 < 300 < extents[1]
+    assert abs(extents[2] - extents[0]) <= 2
 
 
 def test_a_failed_drawing_leaves_the_previous_picture_and_nothing_else(tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_a_run_whose_process_is_gone_was_killed(tmp_path, lock, status):
 @pytest.mark.parametrize(
     "other",
     ["data.val_fraction=0.2", "data.split_seed=1", "data.train_size=100", "data._target_=resnet_cli.data.noise",
-     "trainer.max_batches=2", "data.image_size=8"],
+     "trainer.max_batches=2", "trainer.overfit_batches=1", "data.image_size=8"],
 )  # fmt: skip
 def test_runs_of_other_protocols_come_apart(tmp_path, other):
     write_run(tmp_path / "a")
@@ -136,6 +136,23 @@ def test_what_cannot_change_a_result_is_not_told(tmp_path, other):
     write_run(tmp_path / "b", other, "seed=1")
     (table,) = tables_of(tmp_path)
     assert (table.columns, len(table.groups)) == ([], 1)
+
+
+@pytest.mark.parametrize("verify", ["true", "false"])
+def test_a_published_data_set_is_the_same_in_every_place_if_it_is_verified(tmp_path, verify):
+    for place in ("a", "b"):
+        own = ["data._target_=resnet_cli.data.mnist", f"data.verify={verify}", f"data.root={place}"]
+        write_run(tmp_path / place, *own)
+    assert len(tables_of(tmp_path)) == (1 if verify == "true" else 2)
+
+
+def test_the_images_of_a_users_own_function_are_those_of_its_root(tmp_path):
+    for place in ("raw", "denoised"):
+        for seed in (0, 1):
+            own = ["data._target_=mydata.photos", f"data.root={place}", f"seed={seed}"]
+            write_run(tmp_path / f"{place}{seed}", *own)
+    tables = tables_of(tmp_path)
+    assert [len(group.averaged) for table in tables for group in table.groups] == [2, 2]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,17 @@ def test_of_many_jobs_the_best_are_shown_and_the_rest_is_counted(tmp_path, few_r
     assert lines[5:] == ["seed=4: as asked", "and 1 more failures or problems", "6 runs: 4 finished, 2 failed"]
 
 
+def test_jobs_selected_by_different_measures_are_ranked_by_the_one_that_is_named(tmp_path, few_rows):
+    for seed in range(6):
+        best = {"epoch": 2, "val_accuracy": 90.0 + seed, "val_loss": 0.4} | (
+            {"select_by": "val_loss"} if seed > 3 else {}
+        )
+        write_run(tmp_path / f"seed={seed}", f"seed={seed}", best=best, overrides=[f"seed={seed}"])
+    lines = report.format_sweep_table(tmp_path).splitlines()
+    assert [line.split()[:3] for line in lines[2:4]] == [["finished", "5", "95.00"], ["finished", "4", "94.00"]]
+    assert lines[4].startswith("the 2 best by val_accuracy of 6 jobs; ")
+
+
 def test_of_few_jobs_all_are_shown_in_their_order(tmp_path, few_rows):
     for seed in range(4):
         write_run(tmp_path / f"seed={seed}", f"seed={seed}", val=90.0 + seed, overrides=[f"seed={seed}"])

@@ -157,6 +157,8 @@ def test_a_run_that_is_running(tmp_path):
     ({"test_reads": ["a", "b"]}, "twice by training", True),
     ({"evaluations": [{"split": "val"}]}, "once by training", False),
     ({"evaluations": [{"split": "test", "data": {"root": "others"}}]}, "once by training", False),
+    ({"evaluations": [{"split": "test", "data": {"eval_crop": "0.9", "splits": "run/splits.json"}}]},
+     "once by training, and once by evaluations after it", True),
     ({"evaluations": [{"split": "test"}, {"split": "test"}, {"split": "test"}, 5]},
      "once by training, and 3 times by evaluations after it", True),
 ])  # fmt: skip
@@ -204,6 +206,16 @@ def test_evaluations_and_exports_are_listed_the_newest_ones(tmp_path):
 ])  # fmt: skip
 def test_limitations(tmp_path, changes, words):
     assert words in card_of(write_run(tmp_path / "run", *changes))[1]
+
+
+def test_scores_of_training_batches_are_not_published_as_those_of_validation(tmp_path):
+    found, text = card_of(write_run(tmp_path / "run", "trainer.overfit_batches=1"))
+    assert [result["dataset"]["split"] for result in found["model-index"][0]["results"]] == ["test"]
+    assert "| training batches, epoch 2 | 90.00 | 0.4000 |" in text
+    assert "- The run validated on its own training batches" in text
+    selection = {"weights": "last epoch", "by": None}  # as former versions recorded without validation images
+    _, text = card_of(write_run(tmp_path / "former", "trainer.overfit_batches=1", selection=selection))
+    assert "No validation split" not in text
 
 
 def test_no_validation_part(tmp_path):

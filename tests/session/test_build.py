@@ -1,5 +1,6 @@
 """Config to objects: what the builder passes, and what it refuses."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from resnet_cli.data import Dataset, DatasetSplit, synthetic
+from resnet_cli.data.origins import Origins
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.info.describe import describe
@@ -281,6 +283,23 @@ def test_a_pattern_of_groups_beside_groups_of_the_data_set_is_refused_in_new_run
         build.loaders(node, device="cpu", seed=0, is_new=True)
     assert build.loaders(node, device="cpu", seed=0).counts["val"] == 2
     assert build.loaders({**node, "group": None}, device="cpu", seed=0, is_new=True).counts["val"] == 2
+
+
+def test_groups_that_are_also_in_held_out_test_images_are_refused_in_new_runs(monkeypatch):
+    pixels = torch.zeros(8, 4, 4, 1, dtype=torch.uint8)
+    train = DatasetSplit(pixels, torch.arange(8) % 2, names=[f"p{i // 2}_{i}.png" for i in range(8)])
+    test = DatasetSplit(pixels[:2], torch.arange(2), names=["p0_8.png", "p4_9.png"])
+    own = Dataset(
+        "scans", ("a", "b"), train, test, mean=[0.5], std=[0.5], origins=Origins.of_parts({"train": "all rows"}, 0.2)
+    )
+    monkeypatch.setattr(build, "dataset", lambda _: own)
+    node = {"_target_": "resnet_cli.data.synthetic", "group": r"p\d", "val_fraction": 0.25, "workers": 0}
+    with pytest.raises(InputError, match=r"^data\.group=p\\d: 1 group would be in the training and in the test images"):
+        build.loaders(node, device="cpu", seed=0, is_new=True)
+    assert build.loaders(node, device="cpu", seed=0).counts["val"] == 2
+    with_split = dataclasses.replace(own, origins=Origins.of_parts({"train": "train/", "test": "test/"}, 0.2))
+    monkeypatch.setattr(build, "dataset", lambda _: with_split)
+    assert build.loaders(node, device="cpu", seed=0, is_new=True).counts["test"] == 2
 
 
 def scans(count: int = 96, seed: int = 0) -> Dataset:

@@ -1,4 +1,4 @@
-"""The warning that validation stays at chance while training fits."""
+"""The warning that validation stays at chance, while training fits or to the end."""
 
 from types import SimpleNamespace
 
@@ -53,6 +53,25 @@ def test_half_of_a_short_run_is_enough(caplog):
     check = ChanceCheck(small_loaders(val_fraction=0.5), epochs=6)
     check.after_epoch([row(40, 33, 1.0), row(60, 30, 1.0), row(80, 35, 1.0)])
     assert len(caplog.records) == 1
+
+
+def test_a_new_run_that_ends_without_having_learnt_anything_says_so(caplog):
+    rows = [row(34, 33), row(33, 35), row(36, 33)]
+    for counts, options, said in (
+        ((50, 50, 50), {}, 1),
+        ((50, 50, 50), {"is_new": False}, 0),
+        ((50, 50, 50), {"epochs": 4}, 0),  # it goes on
+        ((2, 2, 2), {}, 0),  # too few to tell
+    ):
+        caplog.clear()
+        check = ChanceCheck(loaders_of(*counts), **{"epochs": 3, **options})
+        for end in (2, 3):
+            check.after_epoch(rows[:end])
+        assert len(caplog.records) == said
+        assert not said or "never left chance" in caplog.text
+    caplog.clear()
+    ChanceCheck(loaders_of(50, 50, 50), epochs=3).after_epoch([*rows[:2], row(36, 60)])
+    assert not caplog.records
 
 
 def test_without_validation_images_nothing_is_said(caplog):

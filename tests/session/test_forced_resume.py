@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from resnet_cli.runs import checkpoints
 from tests.support.runs import record_of, rows_of, tiny
 
 FORCED = ["resume=run", "trainer.epochs=2", "resume_force=true"]
@@ -90,3 +91,17 @@ def test_a_run_whose_validation_part_was_taken_away_ends_with_its_last_epoch(tra
     record = record_of(tmp_path / "run")
     assert (record["status"], record["best"], record["selection"]["weights"]) == ("finished", None, "last epoch")
     assert torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)["state"]["epoch"] == 4
+
+
+def test_a_best_epoch_of_other_validation_images_is_not_the_one_to_beat(train, tmp_path, start):
+    start("trainer.early_stopping=1", epochs=2)
+    last = tmp_path / "run/checkpoints/last.pt"
+    content = checkpoints.load(last)
+    best = {**content["state"]["best"], "val_accuracy": 101.0}  # an epoch that no later one beats
+    checkpoints.save(last, {**content, "state": {**content["state"], "best": best}})
+    status, _, err = train("resume=run", "trainer.epochs=3", "resume_force=true", "data.split_seed=1")
+    assert (status, err) == (0, "")
+    record = record_of(tmp_path / "run")
+    assert record["best"]["epoch"] == 3
+    assert record["best"]["val_accuracy"] == rows_of(tmp_path / "run")[2]["val_accuracy"]
+    assert torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)["state"]["epoch"] == 3

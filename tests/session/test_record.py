@@ -42,6 +42,16 @@ def test_a_job_of_a_sweep_records_its_own_overrides_even_if_it_fails(train, tmp_
     assert sorted(found) == [[*typed, "seed=0"], [*typed, "seed=1"]]
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0])
+def test_a_run_on_the_same_batches_records_that_its_best_epoch_is_of_these(train, tmp_path, fraction):
+    options = ["trainer.overfit_batches=1", f"data.val_fraction={fraction}", "trainer.epochs=1"]
+    assert train(*tiny(*options), "hydra.run.dir=d")[0] == 0
+    assert record_of(tmp_path / "d")["selection"] == {
+        "weights": "best epoch", "by": "val_accuracy", "val_samples": 0, "on": "training batches"
+    }  # fmt: skip
+    assert "(epoch 1, the best on training batches)" in (tmp_path / "d/train.log").read_text()
+
+
 def test_the_protocol_says_what_the_seconds_are_of_also_after_a_resume(train, tmp_path):
     typed = [*tiny("trainer.epochs=1", "optimizer=muon"), "model.init=whitening", "hydra.run.dir=d"]
     assert train(*typed)[0] == 0

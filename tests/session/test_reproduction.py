@@ -11,7 +11,9 @@ import torch
 from resnet_cli.commands.eval import run as evaluate
 from resnet_cli.commands.predict import run as predict
 from resnet_cli.config import signatures
+from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
+from resnet_cli.runs.folder import find_run_of, reproduced_from, reproduced_path
 from resnet_cli.session import stored_code
 from tests.support.doc_places import write_images
 from tests.support.runs import assert_same_end, record_of, tiny
@@ -299,6 +301,32 @@ def test_several_runs_are_reproduced_by_a_sweep(train, source, tmp_path):
     status, out, again = train("-m", "reproduce=a,changed", "hydra.sweep.dir=s")
     assert (status, "job 0 (reproduce=a): already finished" in out) == (1, True)
     assert "error: job 1 (reproduce=changed): already finished, not identical to changed: metrics from epoch 1" in again
+
+
+def test_a_run_to_reproduce_is_looked_for_where_the_sweep_was_started(tmp_path, monkeypatch):
+    for place in ("one", "two"):
+        (tmp_path / place / "a").mkdir(parents=True)
+        (tmp_path / place / "a/config.yaml").write_text("seed: 0\n")
+    monkeypatch.chdir(tmp_path / "two")
+    assert find_run_of("reproduce", "a").path == Path("a")
+    with reproduced_from([tmp_path / "gone", tmp_path / "one"]):
+        assert find_run_of("reproduce", "a").path == tmp_path / "one/a"
+        assert find_run_of("resume", "a").path == Path("a")
+        with pytest.raises(InputError, match=r"^reproduce=b: no such run folder"):
+            find_run_of("reproduce", "b")
+    with reproduced_from([tmp_path / "two"]):
+        assert reproduced_path("a") == "a"
+
+
+@pytest.mark.slow
+def test_a_sweep_that_reproduces_runs_goes_on_from_another_working_folder(train, source, tmp_path):
+    assert train("-m", "reproduce=a", "hydra.sweep.dir=s")[0] == 0
+    shutil.rmtree(tmp_path / "s/reproduce=a")
+    (tmp_path / "elsewhere").mkdir()
+    status, out, err = train("-m", f"resume={tmp_path / 's'}", cwd=tmp_path / "elsewhere")
+    assert (status, err) == (0, "")
+    assert f"identical to {tmp_path / 'a'}:" in out
+    assert [path.parent.name for path in tmp_path.glob("s/*/run.json")] == ["reproduce=a"]
 
 
 def test_weights_that_a_run_started_from_are_used_again(train, source):

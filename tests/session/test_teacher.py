@@ -194,6 +194,25 @@ def test_reproducing_a_taught_run_is_identical_and_names_another_teacher(train, 
 
 
 @pytest.mark.slow
+def test_a_sweep_goes_on_with_a_teacher_that_has_moved(train, folder):
+    sweep = ["-m", *tiny(*CNN, "teacher=teacher", "trainer.epochs=1", "hydra.sweep.dir=sweep"), "seed=0,1"]
+    assert train(*sweep)[0] == 0
+    names = sorted(path.name for path in (folder / "sweep").iterdir())
+    (folder / "teacher").rename(folder / "moved")
+    shutil.copytree(folder / "moved", folder / "other")
+    shutil.copy(folder / "other/checkpoints/last.pt", folder / "other/checkpoints/best.pt")
+    longer = ["-m", "resume=sweep", "trainer.epochs=2"]
+    status, _, err = train(*longer)
+    assert (status, "give the new path with teacher=PATH" in err) == (2, True)
+    status, _, err = train(*longer, "teacher=other")
+    assert (status, f"teacher={folder / 'other'}: other weights than those of the job" in err) == (2, True)
+    status, _, err = train(*longer, "teacher=moved")
+    assert (status, err) == (0, "")
+    assert sorted(path.name for path in (folder / "sweep").iterdir()) == names
+    assert all(len(rows_of(run.parent)) == 2 for run in folder.glob("sweep/*/run.json"))
+
+
+@pytest.mark.slow
 def test_a_sweep_over_teachers_is_found_again(train, folder):
     sweep = ["-m", *tiny(*CNN, "teacher=null,teacher", "distillation.temperature=2,4", "hydra.sweep.dir=sweep")]
     assert train(*sweep)[0] == 0

@@ -172,3 +172,21 @@ def test_jobs_of_a_sweep_have_a_budget_each_and_are_not_repeated(train, tmp_path
     status, _, err = train("-m", "resume=s", "trainer.epochs=3")
     assert (status, err) == (0, "")
     assert [len(rows_of(run)) for run in sorted((tmp_path / "s").glob("*seed=*"))] == [3, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "steps"), [(150.0, None), (500.0, 1)])
+def test_jobs_whose_budget_is_in_a_file_are_made_longer(train, tmp_path, monkeypatch, step, steps):
+    """The budget is longer than an epoch, or shorter."""
+    fake(monkeypatch, step=step)
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    text = "# @package _global_\ntrainer: {time_budget: 1000 s}\n"
+    (tmp_path / "conf/experiment/own.yaml").write_text(text)
+    assert train(*arguments("-m", "experiment=own", "seed=0", "hydra.sweep.dir=s"))[0] == 0
+    for words in (["trainer.epochs=3"], []):
+        status, out, err = train("-m", "resume=s", *words)
+        assert (status, err) == (0, "")
+    assert out.count("already finished") == 1
+    [run] = [path.parent for path in (tmp_path / "s").glob("*/run.json")]
+    assert len(rows_of(run)) == 3
+    assert trainer_of(run)["steps_per_epoch"] == steps

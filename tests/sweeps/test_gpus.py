@@ -7,12 +7,15 @@ import signal
 import tempfile
 import time
 import warnings
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from resnet_cli.sweeps import gpus
+from resnet_cli.sweeps.folder import SweepDir
 from tests.support.runs import tiny
 
 NET = """
@@ -93,6 +96,25 @@ def test_a_killed_job_frees_its_slot(tmp_path):
     process.join()
     with gpus.gpu_slot(SLOTS[:1]):
         assert os.environ[gpus.VISIBLE] == "0"
+
+
+def test_a_job_in_its_own_folder_sees_that_its_sweep_stops(tmp_path, monkeypatch):
+    """As with `hydra.job.chdir`, while it waits for a slot."""
+    hydra = OmegaConf.create({"runtime": {"cwd": str(tmp_path)}, "sweep": {"dir": "s"}})
+    monkeypatch.setattr("resnet_cli.sweeps.gpus.HydraConfig.get", lambda: hydra)
+    (tmp_path / "s/job").mkdir(parents=True)
+    SweepDir(tmp_path / "s").request_stop(15)
+    monkeypatch.chdir(tmp_path / "s/job")
+    seen = []
+
+    @contextmanager
+    def slot(slots, *, should_stop):
+        seen.append(should_stop())
+        yield
+
+    monkeypatch.setattr(gpus, "gpu_slot", slot)
+    assert gpus._with_slot(lambda config: 7, SLOTS, hydra) == 7
+    assert seen == [True]
 
 
 def test_a_process_that_has_used_a_card_stays_on_it(monkeypatch):

@@ -180,6 +180,25 @@ def test_all_commands_of_a_sweep_are_checked_before_the_first_trains(train, tmp_
     assert err.startswith("error: trainer.epochs=4: the sweep has trainer.epochs=1,2, which cannot be changed")
 
 
+def own_experiment(folder, text):
+    (folder / "conf/experiment").mkdir(parents=True, exist_ok=True)
+    (folder / "conf/experiment/own.yaml").write_text(f"# @package _global_\n{text}\n")
+
+
+def test_a_key_that_an_experiment_sweeps_is_not_changed_for_all_jobs(train, tmp_path, monkeypatch):
+    """The typed value would replace those of the experiment, so that one job is left."""
+    monkeypatch.chdir(tmp_path)
+    own_experiment(tmp_path, "hydra: {sweeper: {params: {trainer.epochs: '1,2'}}}")
+    stored_sweep(tmp_path / "s", ["experiment=own", *(word for word in tiny() if "epochs" not in word)])
+    before = (tmp_path / "s/sweep.json").read_bytes()
+    status, out, err = train("-m", "resume=s", "trainer.epochs=4")
+    assert (status, out) == (2, "")
+    assert err == (
+        "error: trainer.epochs=4: the sweep has trainer.epochs=1,2, which cannot be changed for all its jobs\n"
+    )
+    assert (tmp_path / "s/sweep.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("has_processes", [False, True])
 @pytest.mark.parametrize(("stops", "count"), [("true", 1), ("false", 2)])
 def test_stop_on_failure_holds_for_the_other_commands_of_the_sweep(
@@ -348,6 +367,70 @@ def test_a_launcher_has_its_own_options_in_any_order(typed, kept, tmp_path):
     SweepDir(tmp_path).add_command(command, {})
     [resumed] = resolve_commands(["-m", f"resume={tmp_path}", *typed])
     assert [word for word in resumed.arguments if word.startswith(("hydra/launcher", "hydra.launcher"))] == kept
+
+
+def resumed(folder, *typed, stored):
+    """Return the command that `-m resume=FOLDER` stands for in a sweep with a stored command."""
+    folder.mkdir(exist_ok=True)
+    SweepDir(folder).add_command(SweepCommand(("-m", *stored)), {})
+    [command] = resolve_commands(["-m", f"resume={folder}", *typed])
+    return command
+
+
+def test_weights_that_have_moved_are_named_anew(tmp_path):
+    stored = ("seed=0,1", "teacher=old", "init_from=a,b")
+    command = resumed(tmp_path / "s", "teacher=new", "init_from=/c,/d", stored=stored)
+    assert {"seed=0,1", "teacher=new", "init_from=a,b"} < {*command.arguments}
+    assert command.stored.original_overrides == ("teacher=old",)
+    assert command.origin.swept == {"init_from": {"a": "/c", "b": "/d"}}
+    for typed, problem in (("teacher=null", "teacher=null: would change"), ("init_from=c", "a path for each")):
+        with pytest.raises(InputError, match=problem):
+            resumed(tmp_path / "s", typed, stored=stored)
+    with pytest.raises(InputError, match="teacher=new: would change the jobs"):
+        resumed(tmp_path / "t", "teacher=new", stored=["seed=0,1"])
+
+
+def test_what_accepts_a_change_holds_this_time_only(tmp_path):
+    stored = ("seed=0,1", "trust=false")
+    command = resumed(tmp_path / "s", "resume_force=true", "trust=true", stored=stored)
+    assert [word for word in command.arguments if word.startswith(("resume_force", "trust"))] == [
+        "resume_force=true", "trust=true",
+    ]  # fmt: skip
+    assert command.stored == SweepCommand(("-m", *stored))
+    assert {"resume_force", "trust"} <= command.changed_keys
+    with pytest.raises(InputError, match="all jobs of a resumed sweep get the same value"):
+        resumed(tmp_path / "s", "trust=true,false", stored=stored)
+
+
+@pytest.mark.parametrize("budget", [[], ["trainer.time_budget=null"]])
+def test_a_number_of_epochs_replaces_a_budget_that_a_file_may_have(tmp_path, budget):
+    command = resumed(tmp_path / "s", "trainer.epochs=3", *budget, stored=["seed=0,1"])
+    assert {"trainer.epochs=3", "trainer.time_budget=null"} < {*command.arguments}
+    assert command.stored.original_overrides == ("trainer.epochs", "trainer.time_budget")
+    assert command.typed_keys == {"trainer.epochs", "trainer.time_budget"}
+    with pytest.raises(InputError, match="would change the jobs"):
+        resumed(tmp_path / "t", "trainer.time_budget=null", stored=["seed=0,1"])
+
+
+@pytest.mark.parametrize(("option", "name"), [("--config-dir=own", "own"), ("seed=0", "conf")])
+def test_configs_of_the_sweep_come_before_those_of_another_project(tmp_path, monkeypatch, option, name):
+    for project in ("one", "two"):
+        (tmp_path / project / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "one")
+    SweepDir(tmp_path / "one/s").path.mkdir()
+    SweepDir(tmp_path / "one/s").add_command(SweepCommand(("-m", option)), {})
+
+    def folders(sweep):
+        [command] = resolve_commands(["-m", f"resume={sweep}"])
+        return [word for word in command.arguments if word.startswith("--config-dir")]
+
+    here = [option] if name == "own" else []
+    assert folders("s") == here
+    monkeypatch.chdir(tmp_path / "two")
+    assert folders("../one/s") == [f"--config-dir={tmp_path / 'one' / name}"]
+    (tmp_path / "one").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert folders("s") == here
 
 
 def test_a_second_sweep_in_the_same_place_is_refused_while_the_first_runs(train, tmp_path):

@@ -251,6 +251,7 @@ def test_measured_steps_freeze_what_never_trains_and_leave_no_trace(caplog):
     measure(trainer, batches(), None, seconds=0.01)
     assert all(seen), "the steps of most of the run are timed"
     assert_same(before, weights(trainer))
+    assert all(p.requires_grad for p in trainer.model.parameters()), "the parameters of the run are counted later"
     assert not any(line.startswith("freeze") for line in caplog.messages)
     states_of(trainer)
     assert not seen[len(seen) - 3 * STEPS * 1], "the first step of the run itself"

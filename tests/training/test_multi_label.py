@@ -57,6 +57,12 @@ def test_macro_f1_is_at_a_probability_of_one_half(batch):
     assert scores_of(logits, labels).chosen_macro_f1 is None
 
 
+def test_a_threshold_that_is_1_in_float32_is_reached():
+    logits, labels = torch.tensor([[19.0], [16.0]]), torch.tensor([[1.0], [0.0]])
+    scores = scores_of(logits, labels)
+    assert scores_of(logits, labels, scores.thresholds).chosen_macro_f1 == 100
+
+
 def test_the_thresholds_have_the_highest_f1_of_all(batch):
     logits, labels = batch
     thresholds = scores_of(logits, labels).thresholds

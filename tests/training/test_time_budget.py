@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from resnet_cli import ClassifierTrainer
 from resnet_cli.session.comparison import first_difference
 from resnet_cli.training.lookahead import LookaheadOptions
 from resnet_cli.training.measuring import measure
+from resnet_cli.training.monitor import FitMonitor
 from resnet_cli.training.time_budget import EpochTimes, RunLength, budget_seconds, choose_length, expected_seconds
 from resnet_cli.training.time_left import TimeLeft
 from tests.support.trainers import CountingLoss, loader, make_trainer, net
@@ -58,6 +60,18 @@ def test_the_first_epoch_counts_only_while_it_is_alone():
     left.add(2.0)
     left.add(4.0)
     assert left.estimate(2) == 6.0
+
+
+def test_the_rest_of_a_resumed_epoch_tells_nothing_of_whole_ones(monkeypatch):
+    clock = iter([0.0, 60.0, 100.0, 125.0])
+    monkeypatch.setattr("resnet_cli.training.monitor.monotonic", lambda: next(clock))
+    state = SimpleNamespace(epoch=3, batches=385)
+    monitor = FitMonitor(state, None, None, verbose=False)
+    monitor.start_epoch(10, 391)
+    assert monitor.time_left(10) is None
+    state.epoch, state.batches = 4, 0
+    monitor.start_epoch(10, 391)
+    assert monitor.time_left(10) == 6 * 25.0
 
 
 def test_a_first_epoch_of_a_few_seconds_gives_no_estimate():

@@ -13,7 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.hydra_app.compose import run_settings
-from resnet_cli.hydra_app.overrides import has_fixed_folder, require_files_apart, require_fixed_folder, task_overrides
+from resnet_cli.hydra_app.overrides import (
+    expand_output_folder,
+    has_fixed_folder,
+    require_files_apart,
+    require_fixed_folder,
+    task_overrides,
+)
 from resnet_cli.hydra_app.single_run import require_single_run, swept_keys
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
@@ -34,6 +40,7 @@ class CheckConfig(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Validate the config of a single run and create its folder."""
         with _errors_end_command():
+            expand_output_folder(config)
             HydraConfig.instance().set_config(config)
             _validate_run(config)
             folder = _run_folder(config)

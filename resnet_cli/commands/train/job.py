@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,19 @@ from resnet_cli.commands.train.planned import planned
 from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import select_by_of, selected_score
+from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, MachineError, StoppedError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides, with_quoted_paths
 from resnet_cli.hydra_app.run_name import register_resolvers
-from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.folder import RunDir, reproduced_from, reproduced_path
 from resnet_cli.runs.logs import print_line, use_thread_lock_for_bars
 from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.runs.reading import section
 from resnet_cli.session.context import RunContext
-from resnet_cli.session.paths import paths_from, paths_today
+from resnet_cli.session.paths import Origin, paths_from, paths_today
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.session.stored_code import class_overrides_to_resume
 from resnet_cli.session.train import train
@@ -93,17 +95,18 @@ def make_task(context: LauncherContext) -> app.Task:
         """Train one job and return the score of its best epoch, for sweepers to optimise."""
         hydra_config = HydraConfig.get()
         overrides = task_overrides(hydra_config)
-        settings = run_settings(composed, overrides)
         start = Path(hydra_config.runtime.cwd)
+        origin = replace(context.origin, folders=context.origin.folders or (start,))
+        settings = _job_settings(composed, overrides, origin)
         folder = _relative(Path(hydra_config.runtime.output_dir), start)
         stop, command = context.stop, format_command("resnet-train", context.arguments)
         if hydra_config.mode == RunMode.MULTIRUN:
             sweep = SweepDir(_relative(start / hydra_config.sweep.dir, start))
             with trial_reporter(hydra_config, select_by_of(settings)) as reporter:
                 number = hydra_config.job.num if reporter is None else reporter.number
-                paths = paths_from(settings, context.origin, RunDir(folder), needed=False)
+                paths = paths_from(settings, origin, RunDir(folder), needed=False)
                 files = context.plans.files_of(settings.get("plan"))
-                job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths, files)
+                job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths, files, origin)
                 return job_runner(settings, hydra_config)(job, stop, reporter)
         own_classes = class_overrides_to_resume(settings)
         resume = resume_command(folder, *own_classes)
@@ -126,6 +129,20 @@ def make_task(context: LauncherContext) -> app.Task:
         return selected_score(record)
 
     return task
+
+
+def _job_settings(composed: DictConfig, overrides: Sequence[str], origin: Origin) -> Settings:
+    """Return the settings of a job, with the present path of a run to reproduce.
+
+    Args:
+        composed: The composed config.
+        overrides: The overrides of the job.
+        origin: Where relative paths start from.
+    """
+    with reproduced_from(origin.folders):
+        settings = run_settings(composed, overrides)
+        name = settings.get("reproduce")
+        return settings if name is None else {**settings, "reproduce": reproduced_path(name)}
 
 
 def _relative(folder: Path, start: Path) -> Path:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, QuotedString
@@ -26,12 +26,18 @@ from resnet_cli.runs.reading import read_run
 from resnet_cli.runs.terminal import format_line
 from resnet_cli.session.context import Plans
 from resnet_cli.streams import in_notebook
+from resnet_cli.sweeps.hydra_config import LOCAL_LAUNCHERS
+
+if TYPE_CHECKING:
+    from resnet_cli.hydra_app.compose import Composed
 
 LEVELS = ("quick", "good", "best")
 DATA_KEYS_WITHOUT_EFFECT = ("data.fold", "data.split_seed", "data.workers")  # keys of data that do not affect a plan
 SWEPT = (*DATA_KEYS_WITHOUT_EFFECT, "data.batch_size")  # keys of data that a planned sweep may vary
 RUN_KEYS = ("resume", "reproduce")
 SEARCH_PATH = "hydra.searchpath"
+PARAMS = "hydra.sweeper.params"
+KEYS_OF_SWEEPS = (SEARCH_PATH, "hydra.sweep.dir", "hydra/launcher", "hydra/sweeper", PARAMS)
 KEYS_WITHOUT_EFFECT = ("seed", "name", "logger", *DATA_KEYS_WITHOUT_EFFECT)  # prefixes of keys that no plan uses
 
 
@@ -61,12 +67,17 @@ def planned(arguments: Sequence[str], resumed: Collection[str] = ()) -> Iterator
         yield Plans()
         return
     check_options(options)  # first, since a plan may take a minute
+    sweep = _compose(overrides, options, KEYS_OF_SWEEPS) if is_multirun(options) else None
+    if sweep is not None:
+        overrides = _with_params(overrides, sweep.params)
+        _require_one_data_set(overrides)
+    is_local = sweep is None or sweep.launcher.endswith(LOCAL_LAUNCHERS)
     with TemporaryDirectory(prefix="resnet-cli-plan-") as name:
         files: dict[str, dict[str, str]] = {}
         written: dict[str, str] = {}
         for level in levels:
-            text, fingerprint = _find_plan(level, overrides, options, resumed) or _make_plan(
-                level, options, overrides, is_one_of_several=len(levels) > 1
+            text, fingerprint = _find_plan(level, overrides, options, resumed, sweep) or _make_plan(
+                level, options, overrides, is_one_of_several=len(levels) > 1, is_local=is_local
             )
             written[str(Path(name) / "plan" / f"{level}.yaml")] = as_option(text, level)
             run = RunDir("")
@@ -104,13 +115,29 @@ def _levels(overrides: Sequence[Override], options: Sequence[str]) -> list[str]:
     for key in RUN_KEYS:
         if key in typed and _values(typed[key], options) not in ([None], ["auto"]):
             raise InputError(f"plan: a run keeps the plan that it was started with; leave out plan with {key}")
-    for key, override in typed.items():
+    _require_one_data_set(overrides)
+    return values
+
+
+def _require_one_data_set(overrides: Sequence[Override]) -> None:
+    """Raise an `InputError` if a sweep varies the data, so that its jobs need different plans."""
+    for override in overrides:
+        key = _key(override)
         of_data = key == "data" or key.startswith("data.")
         if override.is_sweep_override() and of_data and key not in SWEPT:
             raise InputError(
                 f"plan: a plan is for one data set; leave out plan to sweep over {key}, or start the runs one by one"
             )
-    return values
+
+
+def _with_params(overrides: Sequence[Override], params: Sequence[str]) -> list[Override]:
+    """Return the overrides after those in `hydra.sweeper.params` of an experiment whose keys are not typed."""
+    typed = set(map(_key, overrides))
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(params))
+    except HydraException:
+        return list(overrides)  # Hydra reports what is wrong with them
+    return [*(override for override in parsed if _key(override) not in typed), *overrides]
 
 
 def _key(override: Override) -> str:
@@ -146,24 +173,31 @@ def _without_quotes(value: Any) -> Any:
 
 
 def _find_plan(
-    level: str, overrides: Sequence[Override], options: Sequence[str], resumed: Collection[str]
+    level: str,
+    overrides: Sequence[Override],
+    options: Sequence[str],
+    resumed: Collection[str],
+    sweep: "Composed | None",
 ) -> tuple[str, str] | None:
     """Return the files of the plan that an earlier start of this command left in its output folder, if there is one.
 
     A run with a checkpoint keeps its plan. Without a checkpoint, the plan must have been made for the same overrides.
-    In a sweep, it is the plan of a job with the same overrides, apart from the swept keys and those of `resumed`.
+    In a sweep, it is the plan of a job with the same overrides, apart from the swept keys, those of `resumed`, and
+    those that do not identify jobs.
     """
+    from resnet_cli.sweeps.job_keys import changes_job
+
     changing = {_key(override) for override in overrides if override.is_sweep_override()} | set(resumed)
-    run_folder, sweep_folder = _output_folders(overrides, options)
+    run_folder = _run_folder(overrides, options) if sweep is None else None
     own = _values_by_key(overrides, options)
     runs = []
     if run_folder is not None:
         run = RunDir(run_folder)
         if run.last.exists() or run.previous.exists() or not _differing_keys(run, own, options):
             runs.append(run)
-    if sweep_folder is not None:
-        jobs = map(RunDir, sorted(sweep_folder.glob("*/")))
-        runs += [job for job in jobs if _differing_keys(job, own, options) <= changing]
+    if sweep is not None and sweep.sweep_dir is not None:
+        jobs = map(RunDir, sorted(expand_home(sweep.sweep_dir).glob("*/")))
+        runs += [job for job in jobs if set(filter(changes_job, _differing_keys(job, own, options))) <= changing]
     for run in runs:
         text = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else ""
         if has_level(text, level):
@@ -171,18 +205,22 @@ def _find_plan(
     return None
 
 
-def _output_folders(overrides: Sequence[Override], options: Sequence[str]) -> tuple[Path | None, Path | None]:
-    """Return the folder of a single run and that of a sweep; None for one that is new each time, or not used."""
-    key = "hydra.sweep.dir" if is_multirun(options) else "hydra.run.dir"
+def _run_folder(overrides: Sequence[Override], options: Sequence[str]) -> Path | None:
+    """Return the folder of a single run; None for one that is new each time."""
+    key = "hydra.run.dir"
     typed = next((str(override.value()) for override in overrides if _key(override) == key), None)
     if typed is None or "${" in typed:  # it may be set by an experiment
-        from resnet_cli.hydra_app.compose import compose_settings
+        composed = _compose(overrides, options, (SEARCH_PATH, key))
+        typed = composed.run_dir if composed.is_run_dir_fixed else None
+    return None if typed is None else expand_home(typed)
 
-        items, _ = _without_plan(overrides, options, (SEARCH_PATH, key))
-        composed = compose_settings(items, config_dir=config_dir(options))
-        typed = composed.sweep_dir if is_multirun(options) else composed.run_dir if composed.is_run_dir_fixed else None
-    folder = None if typed is None else expand_home(typed)
-    return (None, folder) if is_multirun(options) else (folder, None)
+
+def _compose(overrides: Sequence[Override], options: Sequence[str], hydra_keys: Collection[str]) -> "Composed":
+    """Compose the config without the plan, with these keys of Hydra."""
+    from resnet_cli.hydra_app.compose import compose_settings
+
+    items, _ = _without_plan(overrides, options, hydra_keys)
+    return compose_settings(items, config_dir=config_dir(options))
 
 
 def _first_value(override: Override, options: Sequence[str]) -> Any:
@@ -211,13 +249,13 @@ def _differing_keys(job: RunDir, typed: Mapping[str, Any], options: Sequence[str
 
 
 def _make_plan(
-    level: str, options: Sequence[str], overrides: Sequence[Override], *, is_one_of_several: bool
+    level: str, options: Sequence[str], overrides: Sequence[Override], *, is_one_of_several: bool, is_local: bool
 ) -> tuple[str, str]:
     """Make the plan and print it, with its level if a sweep has several."""
     items, first_values = _without_plan(overrides, options, (SEARCH_PATH,))
     from resnet_cli.planning.make import plan_command  # it imports torch
 
-    made = plan_command(level, items, config_dir=config_dir(options))
+    made = plan_command(level, items, config_dir=config_dir(options), is_local=is_local)
     stream = sys.stdout if in_notebook() else sys.stderr  # a notebook shows the latter in red
     title = f"plan    plan={level}"
     note = f"plan    made for {' '.join(first_values)}, the first job of the sweep, and used for all jobs"
@@ -239,7 +277,8 @@ def _without_plan(
     items, first_values = [], []
     for override in overrides:
         key = _key(override)
-        if key == "plan" or (key.partition(".")[0].partition("/")[0] == "hydra" and key not in hydra_keys):
+        is_kept = key in hydra_keys or (PARAMS in hydra_keys and key.startswith(f"{PARAMS}."))
+        if key == "plan" or (key.partition(".")[0].partition("/")[0] == "hydra" and not is_kept):
             continue
         item = _with_first_value(override, _first_value(override, options))
         items.append(item)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from resnet_cli.commands.train.planned import planned
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.errors import InputError, StoppedError
+from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.hydra_app.overrides import require_fixed_folder
@@ -93,10 +94,12 @@ def _train(overrides: Sequence[str], config_dir: str | PathLike[str] | None) -> 
     options = [] if config_dir is None else ["--config-dir", config_dir]
     with planned([*options, *arguments]) as plans:
         composed = compose_settings(arguments, config_dir=config_dir)
-    settings, folder = composed.settings, _relative(Path(composed.run_dir))
+    settings, run_dir = composed.settings, composed.run_dir
+    run_dir = str(expand_home(run_dir, "hydra.run.dir")) if run_dir.startswith("~") else run_dir
+    folder = _relative(Path(run_dir))
     if settings.get("verify_resume"):
         raise InputError("verify_resume: needs processes of its own; use resnet-train verify_resume=true")
-    require_single_run(settings, composed.run_dir, composed.swept)
+    require_single_run(settings, run_dir, composed.swept)
     require_packages(settings.get("logger"))
     require_fixed_folder(settings, is_fixed=composed.is_run_dir_fixed)
     paths = paths_today(settings, composed.keys, RunDir(folder))

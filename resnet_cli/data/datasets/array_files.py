@@ -81,7 +81,7 @@ def open_arrays(path: Path, key: str) -> ArrayFile:
     """
     suffix = path.suffix.lower()
     if path.is_dir():
-        files = {file.stem: file for file in sorted(path.glob("*.npy"))}
+        files = {file.stem: file for file in sorted(path.glob("*.npy")) if not file.name.startswith(".")}
         if not files:
             raise InputError(f"{key}={path}: the folder has no .npy files: expected {EXPECTED}")
         return ArrayFile(path, {name: _loader(file) for name, file in files.items()})

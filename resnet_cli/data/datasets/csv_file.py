@@ -145,6 +145,8 @@ def _find_columns(table: Table, *, is_multi: bool, **given: Any) -> Columns:
     usual = {"path": PATH_NAMES, "label": LABEL_NAMES, "split": SPLIT_COLUMN_NAMES, "weight": WEIGHT_NAMES, "group": ()}
     found: dict[str, Any] = {}
     problems: list[object] = []
+    if current_undivided() is not None:  # which needs no splits and no weights
+        given |= {name: None for name in ("split", "weight") if given[name] not in table.columns}
     for name, names in usual.items():
         is_required = name == "path" or (name == "label" and not is_multi)
         find = table.require_column if is_required else table.find_column
@@ -172,13 +174,16 @@ def _find_columns(table: Table, *, is_multi: bool, **given: Any) -> Columns:
 
 
 def _without_wrong_guesses(table: Table, columns: Columns, given: Mapping[str, str | None]) -> Columns:
-    """Leave out columns of splits and weights that were found by their names but have other values, with a warning."""
+    """Leave out columns of splits and weights that were found by their names but have other values, with a warning.
+
+    If the data set is read `undivided`, the column of splits is left out, and a given column of weights if it is wrong.
+    """
     if current_undivided() is not None:
         columns = replace(columns, split=None)  # the rows of all splits are evaluated together
     elif columns.split is not None and not given["split"]:
         columns = replace(columns, split=_find_named_splits(table, (columns.path, columns.label, columns.group)))
     weight = columns.weight
-    if weight is not None and not given["weight"]:
+    if weight is not None and (not given["weight"] or current_undivided() is not None):
         try:
             read_weights(table, weight)
         except InputError as error:

@@ -31,6 +31,7 @@ from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
+from resnet_cli.data.preferred_revision import preferred_revision
 from resnet_cli.data.whole_dataset import with_training_split
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -73,7 +74,8 @@ def huggingface(
         name: Name on the hub, such as `ylecun/mnist`.
         root: Instead of `name`: a Parquet file, a folder of Parquet files, or a folder that `save_to_disk` wrote.
         subset: The subset (configuration), if the set has several.
-        revision: Commit, branch or tag on the hub; None takes the newest.
+        revision: Commit, branch or tag on the hub; None takes the newest, or for a run that is resumed, reproduced or
+            evaluated the one that it was trained on.
         image_column: Column of the images; None finds the only one, or `image`, `img` ...
         label_column: Column of the labels: classes, whole numbers or text; None finds the only column of classes, or
             `label`, `target`, `class` ...
@@ -102,7 +104,7 @@ def huggingface(
     class_names, labels = _read_labels(splits, find_label_column(features, label_column, source, images), source)
     commit = _find_revision(splits["train"]) if name else None
     if commit is not None:
-        log.info("%s: revision %s; set data.revision=%s to pin it", source, commit, commit)
+        _log_revision(source, commit, preferred_revision() or revision)
     options: dict[str, Any] = {
         "mode": mode, "image_size": image_size, "resize": resize, "cache": find_cache_folder(cache),
         "background": background, "value_range": range, "interpolation": interpolation,
@@ -140,7 +142,26 @@ def _find_revision(table: Any) -> str | None:
     return next((folder for folder in folders if COMMIT.fullmatch(folder)), None)
 
 
+def _log_revision(source: str, commit: str, wanted: str | None) -> None:
+    """Log the hub commit that was read; `wanted` is the version that should be read, if it is known."""
+    if wanted is not None and wanted == preferred_revision() == commit:
+        log.info("%s: revision %s, as the run was trained on", source, commit)
+    elif wanted is not None and COMMIT.fullmatch(wanted) and wanted != commit:
+        log.warning("%s: revision %s cannot be read; revision %s is read instead", source, wanted, commit)
+    else:
+        log.info("%s: revision %s; set data.revision=%s to pin it", source, commit, commit)
+
+
 def _load_from_hub(name: str, subset: str | None, revision: str | None) -> Tables:
+    """Load a data set of the hub, in the preferred version if there is one and it still exists."""
+    preferred = preferred_revision()
+    if preferred not in (None, revision):
+        with suppress(InputError):
+            return _load_version(name, subset, preferred)
+    return _load_version(name, subset, revision)
+
+
+def _load_version(name: str, subset: str | None, revision: str | None) -> Tables:
     """Load a data set of the hub, from the library's cache if possible."""
     library = _import_library()
 

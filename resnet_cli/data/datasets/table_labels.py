@@ -97,6 +97,7 @@ def read_label_sets(
     if not isinstance(column, str):
         return _read_class_columns(table, column)
     cells = table.columns[column]
+    is_given = delimiter is not None
     if delimiter is None:
         delimiter = next((mark for mark in DELIMITERS if any(mark in cell for cell in cells)), DELIMITERS[0])
     names = [list(dict.fromkeys(name.strip() for name in cell.split(delimiter) if name.strip())) for cell in cells]
@@ -118,12 +119,24 @@ def read_label_sets(
             table.path,
             delimiter,
         )
+    if not is_given:
+        _warn_other_delimiters(table, column, delimiter, train)
     class_names = tuple(sorted(train, key=label_order(train)))
     numbers = {name: number for number, name in enumerate(class_names)}
     labels = torch.zeros(len(names), len(class_names), dtype=torch.bool)
     for row, found in enumerate(names):
         labels[row, [numbers[name] for name in found]] = True
     return LabelSets([delimiter.join(sorted(row)) for row in names], labels, class_names)
+
+
+def _warn_other_delimiters(table: Table, column: str, delimiter: str, class_names: Collection[str]) -> None:
+    """Log a warning about a class that seems to be several names with another delimiter between them."""
+    other = next((name for name in sorted(class_names) if any(mark in name for mark in DELIMITERS)), None)
+    if other is not None:
+        log.warning(
+            "%s: column %r: %r is one class, since other cells have %r between class names; set data.label_delimiter "
+            "to choose the delimiter", table.path, column, other, delimiter,
+        )  # fmt: skip
 
 
 def _read_class_columns(table: Table, columns: Sequence[str]) -> LabelSets:

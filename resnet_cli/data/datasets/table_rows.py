@@ -125,7 +125,7 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
     bases = (base.absolute(), base.resolve())
     found: list[str] = []
     problems: list[str] = []
-    count = 0
+    count = outside = 0
     for row, cell in enumerate(table.columns[column]):
         names = _relative_candidates(cell, bases)
         name = _find_file(names, base)
@@ -133,9 +133,12 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
             found.append(name)
             continue
         count += 1
+        outside += not names and not Path(cell.strip()).is_absolute()
         if count <= MAX_PROBLEMS:
-            reason = _describe_missing(names[0], base) if names else f"{cell.strip()} is outside data.root={base}"
+            reason = _describe_missing(names[0], base) if names else _describe_outside(cell.strip(), base)
             problems.append(f"{table.where(row)}: {reason}")
+    if len(table) == count == outside > MAX_PROBLEMS:
+        raise InputError(f"{problems[0]} (and in {counted(count - 1, 'more row')})")
     if len(table) == count > MAX_PROBLEMS:
         advice = "set data.root to the folder that the paths are relative to"
         raise InputError(f"{problems[0]}; the files of the other {counted(count - 1, 'row')} are missing too; {advice}")
@@ -192,6 +195,11 @@ def _is_file(path: Path) -> bool:
     with suppress(OSError, ValueError):  # too long, or with a zero byte
         return path.is_file()
     return False
+
+
+def _describe_outside(path: str, base: Path) -> str:
+    advice = "; write the paths without .., relative to a folder above it, and set data.root to that folder"
+    return f"{path} is outside data.root={base}{'' if Path(path).is_absolute() else advice}"
 
 
 def _describe_missing(name: str, base: Path) -> str:

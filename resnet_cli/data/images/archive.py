@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from resnet_cli.config.counts import counted
 from resnet_cli.data.images.archive_members import CHUNK, list_members, too_large
 from resnet_cli.data.images.cache import ArrayCache
+from resnet_cli.data.images.cache_lock import CacheLock, find_leftovers, partial_path
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import replace_file
 
@@ -31,6 +33,7 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 # Limits against decompression bombs, by the archive's size: images hardly compress, and each file takes space.
 MAX_RATIO, FREE_BYTES = 200, 100_000_000
 LEAST_BYTES_A_FILE, FREE_FILES = 16, 10_000
+WAIT = 0.1  # seconds between attempts to lock
 
 log = logging.getLogger("resnet_cli")
 
@@ -64,8 +67,9 @@ def unpack_once(archive: Path, cache: Path) -> Path:
                 _require_files(archive, target, cache)
                 return target
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _exclusive(target.with_suffix(".lock")):
-                _unpack_into(archive, target)
+            with _exclusive(archive, target.with_suffix(".lock")) as is_alone:
+                _unpack_into(archive, target, is_alone=is_alone)
+            _require_files(archive, target, cache)
             return target
     finally:
         for folder in missing:
@@ -112,18 +116,29 @@ def _content_key(archive: Path, cache: Path) -> str:
     return key
 
 
-def _unpack_into(archive: Path, target: Path) -> None:
-    """Unpack into a folder beside `target`, then rename it to `target`; the caller holds the lock."""
+def _unpack_into(archive: Path, target: Path, *, is_alone: bool) -> None:
+    """Unpack into a folder beside `target`, then rename it to `target`.
+
+    Args:
+        archive: The archive.
+        target: The folder.
+        is_alone: The caller holds the lock, so that no other process of this machine unpacks the archive.
+    """
     if target.is_dir():  # unpacked by the previous holder of the lock
         return
-    partial = target.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+    for left in find_leftovers(target, is_alone=is_alone):
+        shutil.rmtree(left, ignore_errors=True)
+    partial = partial_path(target)
     log.info("unpacking %s into %s", archive, target)
     try:
         partial.mkdir()
         count = _unpack(archive, partial)
         ArrayCache(target.parent).save_json(f"{target.name}-files", {"count": count})
-        replace_file(partial, target)
+        try:
+            replace_file(partial, target)
+        except OSError:
+            if not target.is_dir():  # else another process has unpacked it at the same time
+                raise
         _content_key(archive, target.parents[1])  # caches the digest, so that the archive need not be read next time
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -208,19 +223,20 @@ def _damaged(archive: Path, error: Exception) -> InputError:
 
 
 @contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock against other processes that unpack the same archive, if the file system supports locks."""
-    import filelock
+def _exclusive(archive: Path, path: Path) -> Iterator[bool]:
+    """Hold a lock against other processes that unpack the same archive.
 
-    lock = filelock.FileLock(path)
+    Yields:
+        Whether the lock is held; False if the file system has no locks.
+    """
+    lock = CacheLock(path)
+    has_waited = False
+    while not lock.acquire():
+        if not has_waited:
+            log.info("%s: waiting for another process that is unpacking it", archive)
+        has_waited = True
+        time.sleep(WAIT)
     try:
-        lock.acquire()
-    except NotImplementedError:
-        yield
-        return
-    try:
-        yield
+        yield lock.is_held
     finally:
-        with contextlib.suppress(OSError):  # a process still waiting for this lock finds or creates the folder itself
-            path.unlink()
-        lock.release()
+        lock.release()  # a process still waiting for this lock finds or creates the folder itself

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import logging
 import lzma
 import stat
 import tarfile
@@ -13,11 +14,14 @@ from typing import IO, Any, NamedTuple
 
 from resnet_cli.errors import InputError
 
+log = logging.getLogger("resnet_cli")
+
 TAR_BLOCK = 512  # bytes; two of zeros end an archive
 PACKED: Mapping[bytes, Callable[[Path], Any]] = {  # by the first bytes of the file
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open
 }  # fmt: skip
 CHUNK = 1 << 20  # bytes
+UTF8_FLAG = 0x800  # of a member of a .zip
 LONGEST_READ = 1 << 26  # bytes: a header of a .tar may declare any size, which `tarfile` reads into memory
 
 
@@ -44,15 +48,30 @@ def list_members(archive: Path, space: int) -> Generator[Member, None, None]:
 
 
 def _zip_members(archive: Path) -> Generator[Member, None, None]:
+    is_logged = False
     with zipfile.ZipFile(archive) as content:
         for info in content.infolist():
-            name = info.filename.replace("\\", "/")  # some programs on Windows write backslashes
+            name = _zip_name(info)
+            if name != info.filename and not is_logged:
+                log.info("%s: names such as %r are read as UTF-8, though the archive does not say so", archive, name)
+                is_logged = True
+            name = name.replace("\\", "/")  # some programs on Windows write backslashes
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise InputError(f"{archive}: {name!r} is a link or a device, not a file")
             if info.flag_bits & 1:
                 raise InputError(f"{archive}: needs a password: unpack it yourself, and give the folder")
             yield Member(name, None if name.endswith("/") else lambda info=info: content.open(info))  # type: ignore[misc]
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return the name of a member; macOS writes UTF-8 without the flag for it, which Python reads as cp437."""
+    if info.flag_bits & UTF8_FLAG or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _tar_members(archive: Path, space: int) -> Generator[Member, None, None]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import Tensor
 
+from resnet_cli.data.images.cache_lock import CacheLock, find_leftovers, partial_path
 from resnet_cli.errors import MachineError
 from resnet_cli.files import replace_file
 
@@ -70,10 +71,10 @@ class RowReader:
 
 
 class RowWriter:
-    """Writes the rows of an array to `PATH.partial`, which is renamed to `path` when all rows are written.
+    """Writes the rows of an array to a partial file, which is renamed to `path` when all rows are written.
 
-    One process writes an array at a time. A writer does nothing if the disk is full, if another process is writing the
-    array, or if the array would take more than half of the free space.
+    One process writes an array at a time, where the file system has locks. A writer does nothing if the disk is full,
+    if another process is writing the array, or if the array would take more than half of the free space.
 
     Args:
         path: The array, a `.npy` file. Its folder is created.
@@ -82,13 +83,11 @@ class RowWriter:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        from filelock import FileLock
-
         self.path, self.shape, self.dtype = path, shape, dtype
-        self.partial = path.with_name(f"{path.name}.partial")
+        self.partial = partial_path(path)
         self._is_written = bytearray(shape[0])
         self._missing = shape[0]
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
+        self._lock = CacheLock(path.with_name(f".{path.name}.lock"))
         self._file: BinaryIO | None = None
         self._start, self._process = 0, os.getpid()
         try:
@@ -127,7 +126,7 @@ class RowWriter:
                 self._close()
             with suppress(OSError):
                 self.partial.unlink()
-            self._unlock()
+            self._lock.release()
 
     def __del__(self) -> None:
         if os.getpid() == self._process:  # not in a forked worker
@@ -136,7 +135,6 @@ class RowWriter:
     def _open(self) -> None:
         """Open the partial file if no other process has it open and there is enough space."""
         import numpy as np
-        from filelock import Timeout
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         row_bytes = torch.empty(self.shape[1:], dtype=self.dtype, device="meta").nbytes
@@ -147,14 +145,13 @@ class RowWriter:
                 "use another disk", self.path.parent, f"{needed / 1e9:,.1f}", f"{free / 1e9:,.1f}",
             )  # fmt: skip
             return
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
+        if not self._lock.acquire():
             return
+        self._remove_leftovers(is_alone=self._lock.is_held)
         try:
-            self._file = self.partial.open("wb")
+            self._file = self.partial.open("xb")
         except OSError:
-            self._unlock()
+            self._lock.release()
             raise
         kind = torch.empty(0, dtype=self.dtype).numpy().dtype
         header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": self.shape}
@@ -167,15 +164,19 @@ class RowWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._close()
-        replace_file(self.partial, self.path)
-        self._unlock()
+        try:
+            with suppress(FileNotFoundError):  # removed by a process that has published the same rows
+                replace_file(self.partial, self.path)
+        finally:
+            self._remove_leftovers(is_alone=True)  # whoever still writes these rows does so in vain
+            self._lock.release()
+
+    def _remove_leftovers(self, *, is_alone: bool) -> None:
+        for left in find_leftovers(self.path, is_alone=is_alone):
+            with suppress(OSError):
+                left.unlink()
 
     def _close(self) -> None:
         assert self._file is not None
         file, self._file = self._file, None
         file.close()
-
-    def _unlock(self) -> None:
-        with suppress(OSError):  # Windows cannot remove an open file
-            Path(self._lock.lock_file).unlink()
-        self._lock.release()

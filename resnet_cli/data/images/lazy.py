@@ -88,8 +88,16 @@ class LazyImages:
         """Return images of another source with the same decoding and size; `keep` puts them in the cache."""
         other = copy(self)
         other.__dict__.pop("_key", None)  # cached for the previous source
-        other.source, other._has_warned, other._writer, other._keeps = source, False, None, keep
-        other._table = None
+        other.source, other._has_warned, other._keeps, other._writer, other._table = source, False, keep, None, None
+        return other
+
+    def with_first_size(self) -> "LazyImages":
+        """Return the images with the size of the first of them, unless the image that determined it is among them."""
+        names = (self.source.describe(index) for index in range(len(self)))
+        if not len(self) or self.decoding.fixed_size is not None or self._reference in names:
+            return self
+        other = self.with_source(self.source, keep=self._keeps)
+        other.size, other._taken_size = other._first_size(), ()
         return other
 
     def take_size(self, other: "LazyImages") -> None:
@@ -197,10 +205,7 @@ class LazyImages:
         return digest.hexdigest()
 
     def channel_sums(self) -> Tensor:
-        """Return sums of the values and of their squares by image and channel, without all images in memory.
-
-        Returns:
-            int64 [N, 2, C], from the cache if possible.
+        """Return sums of the values and of their squares by image and channel, int64 [N, 2, C]; these are cached.
 
         Raises:
             InputError: As in `validate`.
@@ -285,8 +290,7 @@ class LazyImages:
 
     def _raise_if_size_differs(self, index: int, size: tuple[int, int, int]) -> None:
         if size != self.size:
-            names = (self.source.describe(index), self._reference)
-            raise SizeError(describe_difference(names, (size, self.size)))
+            raise SizeError(describe_difference((self.source.describe(index), self._reference), (size, self.size)))
 
     def _log_notes(self, report: dict[str, Any]) -> None:
         """Log a warning, once, for each note on images."""

@@ -23,6 +23,11 @@ class ResidentSplit:
     def __init__(self, split: DatasetSplit, device: torch.device | str) -> None:
         self.split, self.device = split, torch.device(device)
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether the images are in memory."""
+        return not isinstance(self.split.images, LazyImages) or "host_images" in self.__dict__
+
     @cached_property
     def host_images(self) -> Tensor:
         """uint8 [N, H, W, C] in main memory."""

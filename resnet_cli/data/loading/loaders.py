@@ -163,10 +163,8 @@ def make_loaders(
     if augment is not None:
         augment.validate(dataset.train.size)
         augment.validate_batch_size(batch_size)
-    if drop_last and batch_size > len(train_indices):
-        raise InputError(
-            f"data.batch_size={batch_size}: must be at most {len(train_indices)} (all images) with data.drop_last=true"
-        )
+    if drop_last:
+        require_full_batch(batch_size, len(train_indices))
     stream_options = {"workers": workers, "worker_timeout": worker_timeout}
     make = _LoaderFactory(dataset, train_indices, _to_device(device), seed, backend, stream_options)
     val = make(parts.samples["val"], batch_size=eval_batch_size, center=eval_crop) if "val" in parts.samples else None
@@ -190,6 +188,12 @@ def make_loaders(
         samples=parts.samples,
         changed_labels=parts.changed_labels,
     )
+
+
+def require_full_batch(batch_size: int, count: int) -> None:
+    """Raise an `InputError` if `count` training images make no full batch, and others are dropped."""
+    if batch_size > count:
+        raise InputError(f"data.batch_size={batch_size}: must be at most {count} (all images) with data.drop_last=true")
 
 
 def _to_device(device: torch.device | str) -> torch.device:

@@ -3,16 +3,24 @@
 import errno
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from resnet_cli.config.counts import counted
+from resnet_cli.config.paths import is_path_key
+from resnet_cli.config.run_length import BUDGET
 from resnet_cli.config.selection import format_score
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.sweeps.placement import is_identifying
+from resnet_cli.sweeps.job_keys import (
+    KEYS_NOT_IN_NAMES,
+    KEYS_OF_PATHS,
+    KEYS_OF_RESULTS,
+    is_identifying,
+    normal_path,
+)
 from resnet_cli.sweeps.search.space import Space
 
 LOCK_SECONDS = 60.0  # that a job waits for other jobs to write to an SQLite file
@@ -74,20 +82,33 @@ class Study:
     def store_space(self, space: Space) -> None:
         """Store the overrides of the search, for `require_same_search`."""
         self.study.set_user_attr("overrides", _identifying_overrides(space))
+        self.study.set_user_attr("paths", _overrides_of_results(space))
 
-    def require_same_search(self, space: Space, direction: Direction) -> None:
+    def require_same_search(
+        self, space: Space, direction: Direction, changed: Collection[str] = (), base: str | None = None
+    ) -> None:
         """Raise an error unless the study was made for this search.
+
+        Args:
+            space: The search space.
+            direction: The direction of the search.
+            changed: Keys that were changed when the sweep was resumed, which may have other paths.
+            base: The working folder of the sweep's commands.
 
         Raises:
             InputError: one line for each override that differs.
         """
-        stored, current = self.study.user_attrs.get("overrides"), _identifying_overrides(space)
+        attributes, current = self.study.user_attrs, _identifying_overrides(space)
+        stored = attributes.get("overrides")
         if stored is None:
             return
+        if "paths" in attributes:  # versions up to 0.2.0 did not store these
+            stored, current = {**stored, **attributes["paths"]}, {**current, **_overrides_of_results(space)}
         problems = [
             f"{current.get(key) or key}: the existing search has {stored.get(key) or 'no such override'}"
             for key in dict.fromkeys([*current, *stored])
-            if current.get(key) != stored.get(key)
+            if _normal(key, current.get(key), base) != _normal(key, stored.get(key), base)
+            and not (key in changed and (key == BUDGET or is_path_key(key) or not is_identifying(key)))
         ]
         stored_direction = self.study.direction.name.lower()
         if stored_direction != direction:
@@ -158,8 +179,8 @@ def open_study(hydra: Any) -> Iterator[Study]:
 
 
 def default_storage_file(hydra: Any) -> Path:
-    """Return the file that stores a search whose config names no storage."""
-    return Path(str(hydra.sweep.dir)).absolute() / "search.db"
+    """Return the file that stores a search whose config names no storage, also in a job that is in its own folder."""
+    return Path(str(hydra.runtime.cwd)).absolute() / str(hydra.sweep.dir) / "search.db"
 
 
 def _open_storage(url: str | None, default_file: Path) -> Any:
@@ -182,3 +203,16 @@ def _one_line(error: BaseException) -> str:
 def _identifying_overrides(space: Space) -> dict[str, str]:
     """Return the overrides that identify a search, such as the number of epochs, but not the device."""
     return {key: override for key, override in space.overrides_by_key.items() if is_identifying(key)}
+
+
+def _overrides_of_results(space: Space) -> dict[str, str]:
+    """Return the overrides that do not identify jobs, but decide what they are trained on or what is measured."""
+    keys = {*KEYS_OF_PATHS, *KEYS_OF_RESULTS} - KEYS_NOT_IN_NAMES
+    return {key: override for key, override in space.overrides_by_key.items() if key in keys}
+
+
+def _normal(key: str, override: str | None, base: str | None) -> str | None:
+    """Return one spelling of an override, which may name a path."""
+    if override is None or key not in KEYS_OF_PATHS:
+        return override
+    return normal_path(override.partition("=")[2], base)

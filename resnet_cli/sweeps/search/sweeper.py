@@ -1,5 +1,6 @@
 """The Hydra sweeper that lets Optuna choose the values of each job. Imports Optuna when a search starts."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +30,7 @@ from resnet_cli.sweeps.search.study import Direction, Sampler, Study, open_study
 from resnet_cli.sweeps.slurm_jobs import LaunchedJob, followed_on_cluster
 
 Pruner = Literal["none", "median", "halving", "hyperband"]
+NUMBERED = re.compile(r"(hydra[:.]|\.\.)job\b")  # in `hydra.sweep.subdir`: `${hydra:job.num}`, or `${hydra.job.num}`
 FINAL_STATES = {"finished": "COMPLETE", "pruned": "PRUNED"}  # Optuna's state of a trial by the status in `run.json`
 
 
@@ -107,7 +109,7 @@ class OptunaSearch(Sweeper):
     def _split_by_numbers(self, numbers: Sequence[int]) -> list[list[int]]:
         """Return parts of successive numbers if the jobs' folders are numbered, since a launcher counts the jobs."""
         sweep: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
-        if "hydra:job." not in str(sweep["subdir"]):
+        if not NUMBERED.search(str(sweep["subdir"])):
             return [list(numbers)]
         parts: list[list[int]] = []
         for number in sorted(numbers):

@@ -1,5 +1,7 @@
 """Validate the options and the space of a search before it starts."""
 
+from pathlib import Path
+
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -9,6 +11,8 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.hydra_config import is_serial, sweep_overrides
+from resnet_cli.sweeps.job_facts import known_overrides
+from resnet_cli.sweeps.launch import active_launch
 from resnet_cli.sweeps.search.space import parse_space
 from resnet_cli.sweeps.search.study import default_storage_file, open_study
 
@@ -35,7 +39,8 @@ def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
     space = parse_space(sweep_overrides(config), GlobalHydra.instance().config_loader())
     if "verify_resume" in override_keys(list(space.overrides_by_key)):
         raise InputError("verify_resume: has no accuracy that a search could compare; verify a single run instead")
-    _require_one_measure(options["direction"], select_by_of(config), list(space.overrides_by_key))
+    is_new = not SweepDir(config.hydra.sweep.dir).record.exists()  # an earlier version accepted any minimum
+    _require_one_measure(options["direction"], select_by_of(config), list(space.overrides_by_key), is_new=is_new)
     if options["storage"] is not None or (may_exist and default_storage_file(config.hydra).exists()):
         with open_study(config.hydra) as study:
             if study.count_started() and not SweepDir(config.hydra.sweep.dir).record.exists():
@@ -43,16 +48,22 @@ def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
                     f"hydra.sweeper.study_name={options['study_name']}: another sweep has a search of this name "
                     "in the storage; -m resume=SWEEP continues it, another name starts a new one"
                 )
-            study.require_same_search(space, options["direction"])
+            launch, base = active_launch(), known_overrides(Path(config.hydra.sweep.dir)).base
+            study.require_same_search(space, options["direction"], launch.changed_keys if launch else (), base)
     return list(space.examples())
 
 
-def _require_one_measure(direction: str, select_by: str, keys: list[str]) -> None:
-    """Raise an `InputError` unless all jobs are compared by one metric, in its direction."""
+def _require_one_measure(direction: str, select_by: str, keys: list[str], *, is_new: bool) -> None:
+    """Raise an `InputError` unless all jobs are compared by one metric, in its direction if the search is new."""
     if "trainer.select_by" in override_keys(keys):
         raise InputError("trainer.select_by: a search compares all its jobs by one metric; sweep it as a grid")
     if direction == "maximize" and select_by in LOWER_IS_BETTER:
         raise InputError(
             f"hydra.sweeper.direction=maximize: lower is better for trainer.select_by={select_by}; "
             "set hydra.sweeper.direction=minimize"
+        )
+    if is_new and direction == "minimize" and select_by not in LOWER_IS_BETTER:
+        raise InputError(
+            f"hydra.sweeper.direction=minimize: trainer.select_by={select_by} is the higher the better; "
+            "set hydra.sweeper.direction=maximize"
         )

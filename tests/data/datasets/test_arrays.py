@@ -325,6 +325,14 @@ def test_two_files_of_arrays(tmp_path):
     assert "x.npz: 2 arrays, but one is expected" in problem_of(file=str(tmp_path / "x.npz"), labels_file=labels_file)
 
 
+def test_hidden_files_that_macos_leaves_beside_arrays_are_not_read(tmp_path):
+    for name, values in (("x_train", images(12, 4, 4, 3)), ("y_train", LABELS)):
+        np.save(tmp_path / f"{name}.npy", values)
+        (tmp_path / f"._{name}.npy").write_bytes(b"Mac OS X")
+    data = arrays(file=str(tmp_path))
+    assert len(data.train) + len(data.test) == 12
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux says what is mapped")
 def test_npy_files_are_mapped_not_copied(tmp_path):
     for split in ("train", "test"):

@@ -279,7 +279,8 @@ HEADER = "path,label,split\n"
 GOOD = "0.png,cat,train\n1.png,dog,train\n2.png,cat,test\n"
 BAD_ROWS = [
     ("10.png,cat,train", "labels.csv, line 5: {root}/10.png does not exist; did you mean {root}/1.png?"),
-    ("../x.png,cat,train", "labels.csv, line 5: ../x.png is outside data.root={root}"),
+    ("../x.png,cat,train", "labels.csv, line 5: ../x.png is outside data.root={root}; write the paths without .., "
+     "relative to a folder above it, and set data.root to that folder"),
     ("/etc/hostname,cat,train", "labels.csv, line 5: /etc/hostname is outside data.root={root}"),
     (".,cat,train", "labels.csv, line 5: {root} is a folder"),
     ("3.png,cats,test", "labels.csv, line 5: no training image has the label 'cats' of this test image; "
@@ -298,6 +299,14 @@ BAD_ROWS = [
     ("3.png\0,cat,train", "labels.csv, line 5: "),
     ("x" * 5000 + ",cat,train", "labels.csv, line 5: "),
 ]  # fmt: skip
+
+
+def test_tables_whose_paths_all_begin_with_two_dots_are_one_line(table, tmp_path):
+    [line] = problems_of(table, "path,label\n" + "".join(f"../images/{i}.png,{'xy'[i % 2]}\n" for i in range(9)))
+    assert line == (
+        f"{tmp_path}/labels.csv, line 2: ../images/0.png is outside data.root={tmp_path}; write the paths without .., "
+        "relative to a folder above it, and set data.root to that folder (and in 8 more rows)"
+    )
 
 
 @pytest.mark.parametrize(("row", "problem"), BAD_ROWS)
@@ -467,6 +476,41 @@ def test_several_labels_in_a_cell(table):
     assert found == {0: [yes, yes, no], 1: [no, no, no], 2: [no, yes, no], 3: [yes, no, yes], 4: [no, yes, yes]}
     named = table(text.replace(";", " & "), labels="multi", label_delimiter="&", test_fraction=0.4)
     assert named.class_names == data.class_names
+
+
+@pytest.mark.parametrize("cells", [
+    ("['cat', 'dog']", "['cat']", "[]"),
+    ('["cat", "dog"]', '["dog"]', "[]"),
+    ("['cat' 'dog']", "['cat']", "['dog']"),
+    ("{'cat', 'dog'}", "{'cat'}", ""),
+    ("[1, 2]", "[2]", "[1]"),
+])  # fmt: skip
+def test_cells_that_are_lists_are_refused_in_new_runs_only(table, cells):
+    quoted = ['"' + cell.replace('"', '""') + '"' for cell in (*cells, cells[0])]
+    rows = "".join(f"{i}.png,{cell},{'test' if i == 3 else 'train'}\n" for i, cell in enumerate(quoted))
+    data = table(f"path,labels,split\n{rows}", labels="multi")
+    data.validate()
+    with pytest.raises(InputError, match="labels are lists, with classes such as "):
+        data.validate_new()
+
+
+def test_class_names_in_brackets_are_no_lists(table):
+    rows = "0.png,cat (adult)|(unknown),train\n1.png,(unknown),train\n2.png,cat (adult),test\n"
+    data = table(f"path,labels,split\n{rows}", labels="multi")
+    data.validate_new()
+    assert data.class_names == ("(unknown)", "cat (adult)")
+
+
+def test_a_class_with_another_delimiter_is_reported(tmp_path, table, caplog):
+    text = 'path,labels,split\n0.png,cat|dog,train\n1.png,"cat,dog",train\n2.png,dog,test\n'
+    table(text, labels="multi")
+    assert caplog.messages == [
+        f"{tmp_path}/labels.csv: column 'labels': 'cat,dog' is one class, since other cells have '|' between class "
+        "names; set data.label_delimiter to choose the delimiter"
+    ]
+    caplog.clear()
+    table(text, labels="multi", label_delimiter="|")
+    assert caplog.messages == []
 
 
 def test_a_column_of_0_and_1_for_each_class(table):

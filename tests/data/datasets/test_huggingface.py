@@ -13,7 +13,10 @@ import torch
 from PIL import Image
 
 from resnet_cli.data.fingerprint import fingerprint_split
+from resnet_cli.data.preferred_revision import preferring_revision
 from resnet_cli.errors import InputError
+from resnet_cli.session.data_revision import revision_of
+from resnet_cli.session.trained import open_trained
 
 datasets = pytest.importorskip("datasets")
 NAMES = ["cat", "dog", "owl"]
@@ -305,6 +308,54 @@ def test_a_run_records_the_revision_of_its_data(train, tmp_path):
     status, _, err = train(*command, "data.cache=null", "trainer.epochs=1", "hydra.run.dir=d")
     assert (status, err) == (0, "")
     assert json.loads((tmp_path / "d" / "run.json").read_text())["data_revision"] == COMMIT
+
+
+def test_a_run_reads_the_revision_again_that_it_was_trained_on(train, tmp_path, monkeypatch):
+    keep_in_cache(tmp_path)
+    asked, load_dataset = [], datasets.load_dataset
+
+    def load_and_note(name, subset, revision=None):
+        asked.append(revision)
+        return load_dataset(name, subset, revision=revision)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_and_note)
+    command = ["data=huggingface", "data.name=someone/birds", "data.image_size=8", "data.augment.crop=0", "model=cnn"]
+    assert train(*command, "data.cache=null", "trainer.epochs=1", "hydra.run.dir=d")[0] == 0
+    assert set(asked) == {None}
+    for again in (["reproduce=d", "hydra.run.dir=e"], ["resume=d", "trainer.epochs=2"]):
+        asked.clear()
+        assert train(*again)[0] == 0
+        assert set(asked) == {COMMIT}
+    assert COMMIT not in (tmp_path / "d" / "config.yaml").read_text()
+    asked.clear()
+    assert open_trained(str(tmp_path / "d")).loaders().revision == COMMIT
+    assert asked == [COMMIT]
+
+
+def test_a_revision_that_is_gone_is_replaced_by_the_newest(tmp_path, monkeypatch, caplog):
+    from resnet_cli.data import huggingface
+
+    def load_newest(name, subset, revision=None):
+        if revision is not None:
+            raise ValueError("no such revision")
+        return load_dataset(name, subset)
+
+    keep_in_cache(tmp_path)
+    load_dataset = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", load_newest)
+    with preferring_revision("f" * 40):
+        assert huggingface(name="someone/birds", cache=None).revision == COMMIT
+    line = f"someone/birds: revision {'f' * 40} cannot be read; revision {COMMIT} is read instead"
+    assert [record.levelname for record in caplog.records if record.getMessage() == line] == ["WARNING"]
+
+
+def test_the_recorded_revision_is_that_of_the_same_set():
+    own = {"_target_": "resnet_cli.data.huggingface", "name": "someone/birds", "revision": None}
+    assert revision_of(own, {"data": own}, {"data_revision": COMMIT}) == COMMIT
+    for record in ({}, {"data_revision": 3}):
+        assert revision_of(own, {"data": own}, record) is None
+    for change in ({"name": "someone/fish"}, {"revision": "main"}, {"_target_": "mine.birds"}):
+        assert revision_of(own | change, {"data": own}, {"data_revision": COMMIT}) is None
 
 
 def test_splits_with_other_numbers_of_classes_are_refused(tmp_path, load):

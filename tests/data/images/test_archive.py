@@ -1,10 +1,13 @@
 """Archives of images: unpacked once and whole, and whatever leads out of the folder or blows up is refused."""
 
 import bz2
+import errno
 import gzip
 import io
+import logging
 import lzma
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -141,6 +144,60 @@ def test_an_unpacking_that_was_killed_is_not_used(tmp_path, cache, monkeypatch):
     assert [left.suffix for left in (cache / "archives").iterdir()] == [".partial"]
     assert content_of(unpack_once(path, cache)) == FILES
     assert not list((cache / "archives").glob("*.partial"))
+
+
+def test_names_in_a_zip_are_utf8_without_the_flag_if_they_can_be(tmp_path, cache, caplog):
+    caplog.set_level(logging.INFO, "resnet_cli")
+    files = {**FILES, "ö.png": b"4"}
+    path = zip_of(tmp_path / "x.zip", files)
+    data = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\3\4", 7), (b"PK\1\2", 9)):
+        for found in re.finditer(re.escape(mark), bytes(data)):
+            data[found.start() + place] &= 0xF7
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as content:
+        assert not set(files) <= set(content.namelist())
+    assert content_of(unpack_once(path, cache)) == files
+    assert caplog.text.count("are read as UTF-8") == 1
+    assert [name for name, _ in read_files(path, lambda name: True)] == list(files)
+    path.write_bytes(data.replace("ü".encode(), b"\x81\x81"))
+    assert [name for name, _ in read_files(path, lambda name: True)] == ["a/üü 1.png", *list(files)[1:]]
+
+
+def test_without_locks_each_process_unpacks_for_itself(tmp_path, cache, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def unpack_after_another_process(archive, folder):
+        monkeypatch.setattr(module, "_unpack", unpack)
+        unpack_once(path, cache)
+        return unpack(archive, folder)
+
+    path, unpack = zip_of(tmp_path / "x.zip", FILES), module._unpack
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", no_locks)
+    monkeypatch.setattr(module, "_unpack", unpack_after_another_process)
+    folder = unpack_once(path, cache)
+    assert content_of(folder) == FILES
+    assert not [left for left in folder.parent.iterdir() if left.suffix in (".partial", ".lock")]
+
+
+def test_an_archive_that_lost_files_while_another_process_unpacked_it_is_refused(tmp_path, cache, monkeypatch):
+    def unpack_in_part(archive, target, **options):
+        target.mkdir()
+        module.ArrayCache(target.parent).save_json(f"{target.name}-files", {"count": 3})
+
+    monkeypatch.setattr(module, "_unpack_into", unpack_in_part)
+    with pytest.raises(InputError, match="3 of its 3 files are missing where it is unpacked"):
+        unpack_once(zip_of(tmp_path / "x.zip", FILES), cache)
+
+
+def test_waiting_for_another_process_is_logged_once(tmp_path, cache, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "resnet_cli")
+    answers = iter([False, False, True])
+    monkeypatch.setattr(module.CacheLock, "acquire", lambda lock: next(answers))
+    monkeypatch.setattr(module, "WAIT", 0)
+    assert content_of(unpack_once(zip_of(tmp_path / "x.zip", FILES), cache)) == FILES
+    assert caplog.text.count("x.zip: waiting for another process that is unpacking it") == 1
 
 
 @pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "/tmp/x.png", "C:\\x.png", "a\\..\\..\\x.png"])

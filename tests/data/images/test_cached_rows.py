@@ -1,6 +1,9 @@
 """Arrays of the cache that are filled row by row while images are decoded."""
 
+import errno
 import logging
+import os
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import torch
 
 from resnet_cli.data.images import cached_rows
 from resnet_cli.data.images.cache import ArrayCache
+from resnet_cli.data.images.cache_lock import partial_path
 from resnet_cli.data.images.cached_rows import RowReader, RowWriter
 from resnet_cli.errors import MachineError
 
@@ -59,6 +63,45 @@ def test_a_second_writer_of_an_array_does_nothing(tmp_path):
     second.write(torch.arange(5), ROWS * 0)
     first.write(torch.arange(5), ROWS)
     assert torch.equal(load(tmp_path), ROWS)
+
+
+def no_locks(descriptor, operation):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def local_locks(descriptor, operation):
+    """Succeed, as on each of two machines that do not see the locks of the other."""
+
+
+@pytest.mark.parametrize("flock", [no_locks, local_locks])
+def test_writers_that_do_not_exclude_one_another_publish_whole_arrays(tmp_path, monkeypatch, caplog, flock):
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    first = make_writer(tmp_path)
+    first.write(torch.arange(3), ROWS[:3])
+    monkeypatch.setattr(socket, "gethostname", lambda: "another.machine")
+    second = make_writer(tmp_path)
+    second.write(torch.arange(2), ROWS[:2])
+    first.write(torch.arange(5), ROWS)
+    assert torch.equal(load(tmp_path), ROWS)
+    second.write(torch.arange(5), ROWS)
+    assert torch.equal(load(tmp_path), ROWS)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.npy"]
+    assert not caplog.records
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    partial_path(folder / "key.npy").touch()
+    left = [folder / ".key.npy.another-machine.1.partial", folder / "key.npy.partial"]
+    for path in left:
+        path.touch()
+    make_writer(tmp_path).abandon()
+    assert sorted(folder.iterdir()) == sorted(left), "others may still write them"
+    for path in left:
+        os.utime(path, (0, 0))
+    make_writer(tmp_path).abandon()
+    assert not list(folder.iterdir())
 
 
 def test_an_array_that_would_fill_the_disk_is_not_written(tmp_path, monkeypatch, caplog):

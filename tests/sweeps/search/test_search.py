@@ -93,6 +93,7 @@ def by_lr(settings, epoch):
         (("hydra.sweeper.n_jobs=2",), "hydra.sweeper.n_jobs=2: needs a launcher that runs several jobs at once"),
         (("hydra.sweeper.storage=nowhere",), "hydra.sweeper.storage: nowhere: "),
         (("verify_resume=true",), "verify_resume: "),
+        (("hydra.sweeper.direction=minimize",), "trainer.select_by=val_accuracy is the higher the better; "),
         (("model.residual=true,8",), "model.residual: 8 is not allowed"),
         (("trainer.epochs=range(0,4)",), "trainer.epochs: 0 is not allowed"),
         (("model.depht=8,14",), "model.depht: unknown key; did you mean model.depth?"),
@@ -230,6 +231,15 @@ def test_a_pruned_job_stays_pruned_when_its_values_are_sampled_again(train, tmp_
     assert record["status"] == "pruned"
 
 
+def test_a_search_of_an_earlier_version_for_the_lowest_accuracy_goes_on(train, tmp_path, stub, monkeypatch):
+    calls = stub(by_lr)
+    with monkeypatch.context() as as_before:
+        as_before.setattr("resnet_cli.sweeps.search.validation.LOWER_IS_BETTER", ("val_loss", "val_accuracy"))
+        assert train(*SEARCH, *SPACE[:1], f"{N}=1", "hydra.sweeper.direction=minimize")[0] == 0
+    assert train("-m", "resume=s", f"{N}=2")[0] == 0
+    assert len(calls) == 2
+
+
 def test_a_failing_trial_is_reported_and_counted(train, tmp_path, stub):
     def accuracy(settings, epoch):
         if len(calls) == 2:
@@ -312,6 +322,15 @@ def test_failed_jobs_of_a_search_leave_no_nets(train, tmp_path, monkeypatch):
     alive = [line.split()[1] for line in (tmp_path / "resident.txt").read_text().splitlines()]
     assert alive
     assert set(alive) == {"0"}
+
+
+def test_jobs_in_their_own_folders_report_to_the_search(train, tmp_path, stub, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where it is afterwards, since Hydra changes it
+    stub(by_lr)
+    status, _, err = train(*SEARCH, *SPACE[:1], f"{N}=1", "hydra.job.chdir=true")
+    assert (status, err) == (0, "")
+    assert [state for state, *_ in shown(tmp_path / "s")] == ["COMPLETE"]
+    assert len([*tmp_path.rglob("search.db")]) == 1
 
 
 @pytest.mark.slow

@@ -7,12 +7,15 @@ from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
 from resnet_cli.config.stored import dump
+from resnet_cli.errors import InputError
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps.folder import SweepCommand, SweepDir
 from resnet_cli.sweeps.job import JobElsewhereError
 from resnet_cli.sweeps.job_validation import PlannedJob
 from resnet_cli.sweeps.search import sweeper
+from resnet_cli.sweeps.search.space import Space
+from resnet_cli.sweeps.search.study import Study
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
 
 
@@ -85,3 +88,54 @@ def test_a_trial_that_another_process_trains_is_waited_for(tmp_path, monkeypatch
     one._run_batch(study, {3: ["seed=1"]})
     assert launched == [3] * launches
     assert ended == [(3, *final)]
+
+
+@pytest.mark.parametrize(
+    ("subdir", "parts"),
+    [
+        ("${hydra:job.num}", [[1], [3, 4, 5]]),
+        ("${hydra.job.num}", [[1], [3, 4, 5]]),
+        ("trial-${..job.num}", [[1], [3, 4, 5]]),
+        ("${job_folder:''}", [[1, 3, 4, 5]]),
+    ],
+)
+def test_trials_whose_folders_are_numbered_are_launched_in_succession(subdir, parts):
+    one = object.__new__(OptunaSearch)
+    one.config = OmegaConf.create({"hydra": {"sweep": {"subdir": subdir}}})
+    assert one._split_by_numbers([1, 3, 4, 5]) == parts
+
+
+FORMER = ["optimizer.lr=interval(0.1,1)", "init_from=runs/a", "data.workers=2"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changed", "problem"),
+    [
+        (["init_from=./runs/a/", "data.workers=4"], (), None),
+        (["init_from=/project/runs/a"], (), None),
+        (["init_from=runs/b"], (), "init_from=runs/b: the existing search has init_from=runs/a; use another"),
+        (["init_from=runs/b"], ("init_from",), None),
+        ([], (), "init_from: the existing search has init_from=runs/a; use another"),
+        (["init_from=runs/a", "data.root=x"], (), "data.root=x: the existing search has no such override; use another"),
+        (["init_from=runs/a", "trainer.test_tta=flip"], (), "trainer.test_tta=flip: the existing search has no such"),
+        (["init_from=runs/a", "trainer.epochs=9"], ("trainer.epochs",), "trainer.epochs=9: the existing search has no"),
+    ],
+)
+def test_a_search_is_continued_with_the_same_weights_and_images(overrides, changed, problem):
+    def space(words):
+        return Space([], {}, {word.partition("=")[0]: word for word in words})
+
+    attributes = {}
+    inner = SimpleNamespace(
+        user_attrs=attributes, set_user_attr=attributes.__setitem__, direction=SimpleNamespace(name="MAXIMIZE")
+    )
+    study, now = Study(inner, None), space([FORMER[0], *overrides])
+    study.store_space(space(FORMER))
+    if problem is None:
+        study.require_same_search(now, "maximize", changed, "/project")
+    else:
+        with pytest.raises(InputError, match=f"^{problem}"):
+            study.require_same_search(now, "maximize", changed, "/project")
+    if "trainer.epochs=9" not in overrides:
+        del attributes["paths"]  # as in version 0.2.0
+        study.require_same_search(now, "maximize", changed, "/project")

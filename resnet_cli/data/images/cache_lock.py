@@ -1,0 +1,128 @@
+"""Locks and partial files of processes that fill the cache at the same time.
+
+Some file systems have no locks, or locks that other machines do not see. There processes do the same work, each in a
+partial file of its own.
+"""
+
+import errno
+import os
+import re
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from resnet_cli.files import NO_LOCKS
+
+if sys.platform != "win32":
+    import fcntl
+
+LEFT_AFTER = 7 * 86_400  # seconds without a change after which a partial file of another machine is taken for left
+
+
+class CacheLock:
+    """A lock that spares other processes the work that this one does.
+
+    Args:
+        path: The lock's file, which is removed in the end. Its folder is created if it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_held = False  # stays False on file systems without locks
+        self._free: Callable[[], object] | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock, if the file system has locks; return False if another process holds it.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)  # another process may have removed the empty folder
+        try:
+            self.is_held, self._free = _lock(self.path)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Free the lock, if it was taken, and remove its file."""
+        if self._free is not None:
+            with suppress(OSError):  # Windows cannot remove an open file
+                self.path.unlink()
+            self._free()
+        self.is_held, self._free = False, None
+
+
+def partial_path(path: Path) -> Path:
+    """Return a path beside `path` that no other process writes to."""
+    return path.with_name(f"{_prefix(path)}{uuid.uuid4().hex}.partial")
+
+
+def find_leftovers(path: Path, *, is_alone: bool) -> list[Path]:
+    """Return partial files and folders for `path` that were left by processes that were killed.
+
+    Args:
+        path: The path that they would have been renamed to.
+        is_alone: No other process of this machine writes one.
+    """
+    found = [*path.parent.glob(f".{path.name}.*.partial"), path.with_name(f"{path.name}.partial")]  # of up to 0.2.0
+    return [left for left in found if (is_alone and left.name.startswith(_prefix(path))) or _is_old(left)]
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.{re.sub(r'[^A-Za-z0-9]', '-', socket.gethostname())}."
+
+
+def _is_old(path: Path) -> bool:
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime > LEFT_AFTER
+    return False
+
+
+if sys.platform == "win32":
+
+    def _lock(path: Path) -> tuple[bool, Callable[[], object]]:
+        """Lock a file; return whether it is locked, and a function that frees it.
+
+        Raises:
+            BlockingIOError: Another process holds the lock.
+        """
+        import filelock
+
+        lock = filelock.FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise BlockingIOError(errno.EAGAIN, "locked by another process") from None
+        return True, lock.release
+
+else:
+
+    def _lock(path: Path) -> tuple[bool, Callable[[], object]]:
+        """Lock a file; return whether it is locked, and a function that frees it.
+
+        Raises:
+            BlockingIOError: Another process holds the lock.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return False, partial(os.close, descriptor)
+            os.close(descriptor)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(errno.EAGAIN, "locked by another process") from None
+            raise
+        return True, partial(_unlock, descriptor)
+
+    def _unlock(descriptor: int) -> None:
+        """Free a lock that processes forked since then have inherited."""
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)

@@ -25,8 +25,8 @@ class ResidentSplit:
 
     @property
     def is_decoded(self) -> bool:
-        """Whether the images are in memory."""
-        return not isinstance(self.split.images, LazyImages) or "host_images" in self.__dict__
+        """Whether the images are in memory, of the device or of the machine."""
+        return not isinstance(self.split.images, LazyImages) or not {"images", "host_images"}.isdisjoint(self.__dict__)
 
     @cached_property
     def host_images(self) -> Tensor:

@@ -264,10 +264,12 @@ def test_auto_counts_the_images_of_every_process_on_the_machine(folder, tmp_path
 
 
 @pytest.mark.parametrize(("device", "is_kept"), [("cpu", True), ("meta", False)])
-def test_images_on_another_device_are_not_kept_in_main_memory(device, is_kept):
-    resident = ResidentSplit(small_data_set().train, device)
+def test_images_on_another_device_are_not_kept_in_main_memory(folder, device, is_kept):
+    resident = ResidentSplit(image_folder(root=str(folder), cache=None).train, device)
+    assert not resident.is_decoded
     assert resident.images.device.type == device
     assert ("host_images" in vars(resident)) is is_kept
+    assert resident.is_decoded
 
 
 @pytest.mark.parametrize(("options", "words"), [

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from resnet_cli.distributed.ranks import RankGroup, Ranks, part_of
 from resnet_cli.distributed.tree import Leaf, sum_shards
 from resnet_cli.training.backend import Batch
-from resnet_cli.training.device import seed_device
 from resnet_cli.training.lockstep import Lockstep
 from resnet_cli.training.rank_exchange import SLOTS, Exchange, Replica
 from resnet_cli.training.state import TrainState
@@ -69,12 +68,11 @@ class RankStepper(Stepper):
 
     def _prepare_step(self) -> None:
         super()._prepare_step()
-        if self.ranks.rank and self.seed is not None:  # dropout differs between the parts of a batch
-            self._seed("rank", self.ranks.rank)
+        if self.ranks.rank:  # dropout differs between the parts of a batch
+            self._seed_part("rank", self.ranks.rank)
 
-    def _seed(self, *parts: str | int) -> None:
-        assert self.seed is not None
-        seed_device(self.device, self.seed, "step", self.state.epoch, self.state.batches, *parts)
+    def _seed_part(self, *parts: str | int) -> None:
+        self.seed_draws("step", self.state.epoch, self.state.batches, *parts)
 
     def _step_together(self, batch: Batch, *, options: StepOptions, **others: Any) -> tuple[Tensor, Tensor]:
         """Take a step like `train_step`, with the same arguments, together with the other ranks."""
@@ -133,8 +131,7 @@ class RankStepper(Stepper):
         part = part_of(len(batch[0]), shard, self.shards or 1)
         if part.start == part.stop:
             return None
-        if self.seed is not None:
-            self._seed("shard", shard)
+        self._seed_part("shard", shard)
         exchange.restore_statistics()
         return exchange.flatten(*self._gradients_of(batch, part, options))
 
@@ -155,8 +152,7 @@ class RankStepper(Stepper):
         def compute(number: int) -> Tensor | None:
             replica, part = self._replicas[number], sizes[own.start + number]
             replica.update()
-            if self.seed is not None:
-                self._seed("shard", own.start + number)
+            self._seed_part("shard", own.start + number)
             with synchronised(replica.model, partial(lockstep.exchange, number)):
                 found = self._part_of_step(replica.model, batch, part, options)
             return exchange.flatten(*found, replica) if found[0] else None

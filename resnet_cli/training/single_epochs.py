@@ -18,7 +18,6 @@ from resnet_cli.training.backend import Backend, Batch
 from resnet_cli.training.batch_format import checked_batches
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
-from resnet_cli.training.device import seed_device
 from resnet_cli.training.metrics import BatchResult, EpochResult, Scores
 from resnet_cli.training.progress import Progress
 from resnet_cli.training.rank_stepper import RankStepper
@@ -88,13 +87,13 @@ class SingleEpochs(ABC):
     @contextmanager
     def evaluation_autocast(self) -> Iterator[None]:
         """Return the context manager for a forward pass of an evaluation; draws from a seed leave no trace."""
-        seed, device = self.stepper.seed, self.backend.device
+        stepper = self.stepper
         with self.backend.autocast():
-            if self._evaluated is None or seed is None:
+            if self._evaluated is None or stepper.seed is None:
                 yield
                 return
-            with random_state_kept(device):
-                seed_device(device, seed, "evaluation", self.state.epoch, next(self._evaluated))
+            with random_state_kept(self.backend.device, python=stepper.draws_outside_torch):
+                stepper.seed_draws("evaluation", self.state.epoch, next(self._evaluated))
                 yield
 
     @abstractmethod

@@ -99,6 +99,7 @@ CASES = {
     "rates by depth": ["optimizer.layer_decay=0.5", "optimizer.head_lr=0.3", "optimizer.decay_norm_and_bias=false"],
     "no validation": ["data.val_fraction=0", "data.drop_last=true"],
     "without batch norm": ["model=fixup20", "model.depth=8", "trainer.channels_last=false", "trainer.precision=bf16"],
+    "draws from any global generator": ["model._target_=tests.support.small_nets.DrawingNet"],
 }
 
 

@@ -3,13 +3,16 @@
 import pytest
 import torch
 
+from resnet_cli.models import MLP
 from resnet_cli.training.backend import Backend
 from resnet_cli.training.device import (
+    draws_outside_torch,
     has_bf16_matrix_units,
     resolve_device,
     resolve_precision,
     seed_device,
 )
+from tests.support.small_nets import DrawingNet
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -56,6 +59,24 @@ def test_auto_on_the_cpu_is_fp32_unless_asked_and_able(monkeypatch):
 def test_precisions_that_the_cpu_lacks_are_refused(name):
     with pytest.raises(ValueError, match=f"precision: {name}"):
         resolve_precision(name, CPU)
+
+
+def test_the_generator_of_the_cpu_is_seeded_for_any_device(monkeypatch):
+    monkeypatch.setattr(torch.mps, "manual_seed", lambda seed: None)
+    drawn = []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(2):
+            seed_device(torch.device("mps"), 3, "step")
+            drawn.append(torch.rand(()).item())
+    assert drawn[0] == drawn[1]
+
+
+def test_user_defined_parts_may_draw_from_any_generator():
+    model = MLP(in_dim=16, dims=[16, 3], nonlins=["relu", "none"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert not draws_outside_torch(model, torch.nn.functional.cross_entropy, optimizer, None)
+    assert draws_outside_torch(torch.nn.Sequential(model, DrawingNet((1, 4, 4), 3)))
+    assert draws_outside_torch(model, lambda logits, labels: logits.sum())
 
 
 def test_matrix_units_are_read_from_the_kernel(tmp_path):

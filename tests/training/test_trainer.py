@@ -12,10 +12,12 @@ from resnet_cli import ClassifierTrainer
 from resnet_cli.errors import DivergedError, InputError, StoppedError
 from resnet_cli.models import MLP, ArgMaxClassifier
 from resnet_cli.schedules import multistep
+from resnet_cli.seeding import random_state_kept, seed_everywhere
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.finite_checks import require_finite_weights
 from resnet_cli.training.gradient_scaler import GradientScaler
 from resnet_cli.training.step import clip_gradients
+from tests.support.small_nets import DrawingNet
 from tests.support.trainers import (
     CountingLoss,
     MemorySaver,
@@ -205,6 +207,20 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch():
         results.append(trainer.train_batch(batch).loss)
     other = make_trainer(net(dropout=0.5), seed=8).train_batch(batch).loss
     assert results[0] == results[1] != other
+
+
+def test_draws_from_any_global_generator_are_functions_of_seed_epoch_and_batch():
+    def trained(noise):
+        seed_everywhere(0)
+        trainer = make_trainer(DrawingNet((1, 4, 4), 3), seed=7)
+        seed_everywhere(noise)  # the positions of the global streams do not matter
+        for batch in loader():
+            trainer.train_batch(batch)
+        loss = trainer.evaluate_loader(loader(), None, RunControl()).loss
+        return {**weights(trainer), "loss": torch.tensor(loss)}
+
+    with random_state_kept():
+        assert_same(trained(1), trained(2))
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 7])

@@ -153,7 +153,7 @@ def prepare(
     load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
     has_validation = loaders.val is not None or trainer.overfit_batches is not None
     start = restore_or_initialise(
-        trainer.state, checkpoint, run, config, load_weights, changes, ranks, has_validation=has_validation
+        trainer, checkpoint, run, config, load_weights, changes, has_validation=has_validation
     )
     clock = monotonic()
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []

@@ -14,7 +14,19 @@ from resnet_cli.training.trainer import ClassifierTrainer
 def inexactness_warnings(
     before: Mapping[str, Any], now: Mapping[str, Any], backend: Backend, *, in_shards: bool = False
 ) -> list[str]:
-    """Warn about what makes a resumed run differ from an uninterrupted one in the last digits.
+    """Warn about what makes a resumed run differ from an uninterrupted one; the arguments are `inexactness_reasons`'s.
+
+    Returns:
+        A line, or none.
+    """
+    reasons = inexactness_reasons(before, now, backend, in_shards=in_shards)
+    return [f"warning: {', '.join(reasons)}: not bit for bit the same as an uninterrupted run"] if reasons else []
+
+
+def inexactness_reasons(
+    before: Mapping[str, Any], now: Mapping[str, Any], backend: Backend, *, in_shards: bool = False
+) -> list[str]:
+    """Return what makes a resumed run differ from an uninterrupted one in the last digits.
 
     Args:
         before: The run's record; empty for a new run.
@@ -34,7 +46,7 @@ def inexactness_warnings(
     reasons = [f"{name} {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
     if not backend.is_reproducible:
         reasons.append(f"trainer.deterministic=false on {backend.device.type}")
-    return [f"warning: {', '.join(reasons)}: not bit for bit the same as an uninterrupted run"] if reasons else []
+    return reasons
 
 
 def lost_record_warnings(before: Mapping[str, Any], *, is_resumed: bool) -> list[str]:

@@ -50,11 +50,15 @@ class BestTracker:
         if best is not None and ranking(row, self.select_by) <= ranking(best, self.select_by):
             self.epochs_without_improvement += 1
             return False
+        self.take(row, thresholds)
+        return True
+
+    def take(self, row: Row, thresholds: Sequence[float] | None = None) -> None:
+        """Make an epoch the best one, whatever its scores; missing ones rank last. The arguments are `update`'s."""
         self.best = {name: row[name] for name in BEST_KEYS if name in row} | {"select_by": self.select_by}
         if thresholds is not None:
             self.best["thresholds"] = list(thresholds)
         self.epochs_without_improvement = 0
-        return True
 
 
 @dataclass

@@ -141,6 +141,21 @@ def test_label_smoothing_is_in_the_training_loss_only():
     assert plain.train_batch(batch).loss != smooth.train_batch(batch).loss
     with pytest.raises(ValueError, match="label_smoothing"):
         make_trainer(net(), loss_fn=nn.CrossEntropyLoss(), label_smoothing=0.1)
+    smooth = make_trainer(net(), loss_fn=nn.CrossEntropyLoss(label_smoothing=0.2))
+    assert smooth.test_batch(batch).loss == make_trainer(net()).test_batch(batch).loss
+
+
+def test_a_loss_with_smoothing_is_evaluated_with_what_it_has_accumulated():
+    losses = [ScaledLoss(), ScaledLoss()]
+    losses[0].label_smoothing = 0.1
+    found = []
+    for loss in losses:
+        trainer = make_trainer(net(), loss_fn=loss)
+        trainer.train_epoch(loader(), verbose=False)
+        found.append(trainer.test_batch(next(iter(loader()))).loss)
+    assert losses[0].mean != 1
+    assert found[0] == found[1]
+    assert losses[0].label_smoothing == 0.1
 
 
 def test_averages_are_what_is_evaluated_and_kept():

@@ -13,6 +13,7 @@ from resnet_cli.errors import PrunedError
 from resnet_cli.training.freezing import Freezing
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.metrics import Prune, Row, Scores, Totals, epoch_row
+from resnet_cli.training.optimizer_state import restore_dtypes
 from resnet_cli.training.step import lrs_by_group
 from resnet_cli.training.weight_average import WeightAverage
 
@@ -244,6 +245,7 @@ class TrainState:
         names = {*keep_options, *LABELS}
         kept = [{name: group[name] for name in names if name in group} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(self._with_own_step_counts(state))
+        restore_dtypes(self.optimizer, state)
         for group, options in zip(self.optimizer.param_groups, kept, strict=True):
             group.update(options)
             for name in LABELS:

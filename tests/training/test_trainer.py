@@ -238,6 +238,40 @@ def test_draws_from_any_global_generator_are_functions_of_seed_epoch_and_batch()
         assert_same(trained(1), trained(2))
 
 
+class HalfMomentum(torch.optim.Optimizer):
+    """SGD with momentum in bfloat16, and an integer that counts its steps."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state["count"] = torch.zeros((), dtype=torch.int64)
+                    state["momentum"] = torch.zeros_like(parameter, dtype=torch.bfloat16)
+                state["count"] += 1
+                state["momentum"].mul_(0.9).add_(parameter.grad)
+                parameter.sub_(group["lr"] * state["momentum"])
+
+
+def test_the_state_of_an_optimizer_keeps_its_types_when_it_is_loaded():
+    trainers = [ClassifierTrainer(model, None, HalfMomentum(model.parameters())) for model in (net(), net())]
+    batch = next(iter(loader()))
+    trainers[0].train_batch(batch)
+    trainers[1].state.load_state_dict(copy.deepcopy(trainers[0].state.state_dict()))
+    for values in trainers[1].state.optimizer.state.values():
+        assert {name: value.dtype for name, value in values.items()} == {
+            "count": torch.int64,
+            "momentum": torch.bfloat16,
+        }
+    for trainer in trainers:
+        trainer.train_batch(batch)
+    assert_same(*map(weights, trainers))
+
+
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 7])
 @pytest.mark.parametrize(
     "options", [{}, {"averaging": "ema"}, {"accumulate": 2, "clip_norm": 0.1}, {"log_gradients": True}]

@@ -45,7 +45,7 @@ class CombinedOptimizer(Optimizer):
         return loss
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs: also the parts, which share groups and state with this optimizer in the copy too."""
+        """Return what a copy needs: also the parts, which share groups and state with the copy in the same way."""
         return {**super().__getstate__(), "combined_optimizers": self.combined_optimizers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

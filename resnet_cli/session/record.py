@@ -154,7 +154,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "start": before.get("start", "scratch") if start.file else start.description,
         **({"weights": start.weights.record} if start.weights.record else {}),
         **({"teacher": dict(prepared.teacher)} if prepared.teacher is not None else {}),
-        **({"out_of_memory": state.halvings} if state.halvings else {}),
+        **({"out_of_memory": state.halvings or None} if state.halvings or "out_of_memory" in before else {}),
         "resumed_from": resumed or None,
         "protocol": protocol.at_start(prepared.initialisation_seconds, before),
         "best": named_best(state.best, prepared.loaders.class_names),

@@ -1,5 +1,6 @@
 """TrainState: everything about a run that must survive a restart, in one object."""
 
+import math
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -87,6 +88,8 @@ class TrainState:
     rows: list[Row] = field(default_factory=list)  # one for each finished epoch
     # Where steps ran out of memory: `epoch` and `step` from 1, and the largest `micro_batch` from there on.
     halvings: list[dict[str, int]] = field(default_factory=list)
+    # Those of a run that is reproduced, whose steps are split as they were there.
+    planned_halvings: Sequence[dict[str, int]] = ()
     splits_evenly: bool = True  # see `split_batch`; runs begun by versions up to 0.2.0 keep their micro-batches
     is_save_due: bool = False  # a step has changed settings that a resumed run must take over
     in_single_steps: bool = False  # the current epoch has steps that belong to no epoch of `fit`
@@ -109,6 +112,12 @@ class TrainState:
     def micro_batch(self) -> int | None:
         """The largest number of images in a micro-batch after steps ran out of memory; None if no step has."""
         return self.halvings[-1]["micro_batch"] if self.halvings else None
+
+    def take_planned_halvings(self) -> None:
+        """Split the next step, and those after it, as the run that is reproduced did."""
+        for item in self.planned_halvings:
+            if item["step"] <= self.step + 1 and (self.micro_batch or math.inf) > item["micro_batch"]:
+                self.halvings.append(dict(item))
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -214,6 +214,7 @@ class Stepper:
         if not self.model.training:  # `train` visits all modules
             self.model.train()
         self._apply_freezing(state.step)
+        state.take_planned_halvings()
         factor = self.lr_factor()
         if factor is not None:
             set_lr(state.optimizer, factor, self._own_lr_factors())

@@ -17,7 +17,7 @@ from resnet_cli.runs.environment import collect_environment
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.session.restore import MISMATCH_ERRORS
-from resnet_cli.session.resume_warnings import inexactness_reasons
+from resnet_cli.session.resume_warnings import EVAL_BATCH_SIZE, inexactness_reasons
 from resnet_cli.training.device import device_name
 from resnet_cli.training.metrics import Row
 from resnet_cli.training.state import TrainState
@@ -26,7 +26,7 @@ from resnet_cli.training.trainer import ClassifierTrainer
 logger = logging.getLogger("resnet_cli")
 
 # Keys that may change on resuming, but that change the results of the epochs to come.
-KEYS_THAT_CHANGE_RESULTS = ("trainer.epochs", "trainer.device", "trainer.processes")
+KEYS_THAT_CHANGE_RESULTS = ("trainer.epochs", "trainer.device", "trainer.processes", EVAL_BATCH_SIZE)
 
 NewBest = tuple[Row, Sequence[float] | None]  # the row of an epoch that is taken for the best, and its thresholds
 

@@ -24,6 +24,7 @@ from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.session.best_weights import compare_best, continues_as_before
 from resnet_cli.session.load import InitialWeights
 from resnet_cli.session.restore import UnforceableChangeError, restore
+from resnet_cli.session.resume_warnings import EVAL_BATCH_SIZE
 from resnet_cli.training.trainer import ClassifierTrainer
 
 logger = logging.getLogger("resnet_cli")
@@ -200,7 +201,7 @@ def restore_or_initialise(
             checkpoint = shared_checkpoint(ranks, partial(_load_newest, run, problems))
             continue
         description = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
-        changes += _change_of_epochs(checkpoint, config, changes)
+        changes += _free_changes(checkpoint, config, changes)
         return StartingPoint(description, state.epoch, changes, checkpoint.file, best_lost)
     weights = load_weights()
     if weights.record:
@@ -208,14 +209,18 @@ def restore_or_initialise(
     return StartingPoint(weights.name or "scratch", weights=weights)
 
 
-def _change_of_epochs(
+def _free_changes(
     checkpoint: LoadedCheckpoint, config: RunConfig, changes: Sequence[Difference]
 ) -> list[Difference]:  # fmt: skip
-    """Return the change of the number of epochs, which needs no `resume_force`, unless it is among the changes."""
-    before, after = (flat(node).get(EPOCHS) for node in (checkpoint.content["config"], config.stored()))
-    if before == after or any(change.key == EPOCHS for change in changes):
-        return []
-    return [Difference(EPOCHS, format_value(before), format_value(after))]
+    """Return changes that affect results and need no `resume_force`, without those that are among the changes."""
+    before, after = (flat(node) for node in (checkpoint.content["config"], config.stored()))
+    keys = [EPOCHS, *({EVAL_BATCH_SIZE} & before.keys() & after.keys())]
+    known = {change.key for change in changes}
+    return [
+        Difference(key, format_value(before.get(key)), format_value(after.get(key)))
+        for key in keys
+        if key not in known and before.get(key) != after.get(key)
+    ]
 
 
 def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:

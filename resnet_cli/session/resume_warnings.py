@@ -10,6 +10,8 @@ from resnet_cli.config.stored import Difference
 from resnet_cli.training.backend import Backend
 from resnet_cli.training.trainer import ClassifierTrainer
 
+EVAL_BATCH_SIZE = "data.eval_batch_size"
+
 
 def inexactness_warnings(
     before: Mapping[str, Any], now: Mapping[str, Any], backend: Backend, *, in_shards: bool = False
@@ -98,6 +100,23 @@ def partial_epoch_warnings(changes: Sequence[Difference], trainer: ClassifierTra
     return [
         f"warning: epoch {state.epoch} ended early and is not completed: {left_out:.3g} epochs less than "
         f"trainer.epochs={trainer.epochs:g} are trained, and the schedule does not reach its end"
+    ]
+
+
+def evaluation_warnings(changes: Sequence[Difference], trainer: ClassifierTrainer) -> list[str]:
+    """Warn if the batches of the validations to come have another size, which changes the last digits of their scores.
+
+    Args:
+        changes: How the config differs from that of the checkpoint.
+        trainer: The run's trainer, with the state restored.
+    """
+    if trainer.state.is_done(trainer.epochs, trainer.early_stopping):
+        return []
+    return [
+        f"warning: {change}: scores may differ in the last digits, and with them the best epoch; so do those of nets "
+        "that draw random numbers in evaluation"
+        for change in changes
+        if change.key == EVAL_BATCH_SIZE
     ]
 
 

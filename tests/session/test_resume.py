@@ -568,6 +568,16 @@ def test_a_complete_run_keeps_its_config_and_says_so(train, tmp_path):
     assert record_of(tmp_path / "d")["test"]["tta"] == "flip"
 
 
+def test_another_batch_size_of_evaluations_is_named(train, tmp_path):
+    assert train(*tiny("model=plain_mlp", "hydra.run.dir=d", "trainer.epochs=1"))[0] == 0
+    change = "data.eval_batch_size: 256 -> 3"
+    status, out, err = train("resume=d", "data.eval_batch_size=3", "trainer.epochs=2")
+    assert (status, err) == (0, "")
+    assert f"warning: {change}: scores may differ in the last digits" in out
+    assert record_of(tmp_path / "d")["resumed_from"][0]["changes"] == ["trainer.epochs: 1 -> 2", change]
+    assert "warning: data.eval_batch_size" not in train("resume=d", "trainer.epochs=3")[1]
+
+
 def test_a_lost_record_is_named(train, tmp_path):
     assert train(*tiny("hydra.run.dir=d", "trainer.epochs=1"))[0] == 0
     line = "warning: run.json was missing: it begins anew, and the count of test reads with it\n"

@@ -182,9 +182,9 @@ def _changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> It
         if before.get(key) is not None and before[key] != now.get(key):
             yield f"{key} {_shorten(before[key])} -> {_shorten(now.get(key))}"
     old, new = section(before, "versions"), section(now, "versions")
-    for name in dict.fromkeys([*old, *new]):
-        if old.get(name) != new.get(name):
-            yield f"{_shorten(name)} {_shorten(old.get(name))} -> {_shorten(new.get(name))}"
+    for name in old:
+        if name in new and old[name] != new[name]:  # former versions recorded fewer packages
+            yield f"{_shorten(name)} {_shorten(old[name])} -> {_shorten(new[name])}"
     if before.get("git_commit") != now.get("git_commit") and not section(before, "versions").get("resnet-cli"):
         yield f"commit {_shorten(before.get('git_commit'))} -> {_shorten(now.get('git_commit'))}"
 

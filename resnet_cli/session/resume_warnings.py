@@ -45,7 +45,8 @@ def inexactness_reasons(
         old["processes"], new["processes"] = (record.get("processes", 1) for record in (before, now))
     if not before:
         return []
-    reasons = [f"{name} {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
+    # A package that is not there now is one that this run does not need.
+    reasons = [f"{name} {old[name]} -> {new[name]}" for name in old if new.get(name) not in (None, old[name])]
     if not backend.is_reproducible:
         reasons.append(f"trainer.deterministic=false on {backend.device.type}")
     return reasons

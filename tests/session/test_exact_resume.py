@@ -271,6 +271,14 @@ def test_a_run_resumed_on_cuda_is_exact_with_reproducible_operations_only(determ
     )
 
 
+def test_another_version_of_a_package_is_a_reason_unless_the_package_is_not_used_now():
+    backend = Backend(torch.device("cpu"), "fp32")
+    before = {"device": "cpu", "precision": "fp32", "versions": {"torch": "2", "pillow": "11", "timm": "1"}}
+    now = {**before, "versions": {"torch": "2", "pillow": "12"}}
+    (line,) = inexactness_warnings(before, now, backend)
+    assert line.startswith("warning: pillow 11 -> 12: not bit for bit")
+
+
 def test_what_makes_a_resumed_run_inexact_is_said(run, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     run("d", stop_at=3)

@@ -258,6 +258,7 @@ def _build_trainer(
     )  # fmt: skip
     if resolution is not None:
         trainer.stepper.resolution = resolution
+    trainer.allow_graphs()
     return trainer
 
 
@@ -270,6 +271,7 @@ def _set_length(trainer: ClassifierTrainer, config: RunConfig, loaders: Loaders)
         trainer.state.freezing.set_spans(frozen_spans(config.trainer, length))
     if trainer.stepper.resolution is not None:
         trainer.stepper.resolution = build_resolution(config.trainer, loaders, length)
+    trainer.allow_graphs()
 
 
 def _build_schedule(config: RunConfig, loaders: Loaders, planned_trainer: Node) -> Callable[[int], float]:

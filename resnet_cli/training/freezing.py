@@ -172,6 +172,11 @@ class Freezing:
         return frozenset.intersection(*(frozenset(phase.layers) for phase in self._phases))
 
     @property
+    def num_phases(self) -> int:
+        """The number of ranges of steps in which different parts are frozen."""
+        return len(self._phases)
+
+    @property
     def phase(self) -> object:
         """An identifier of the set of parameters that is frozen now; None before the first step."""
         return self._present

@@ -5,6 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -14,7 +15,7 @@ from resnet_cli.config.arguments import require_arguments
 from resnet_cli.config.ranges import AtLeast
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.seeding import random_state_kept
-from resnet_cli.training.backend import Backend, Batch
+from resnet_cli.training.backend import MAX_COMPILED_GRAPHS, Backend, Batch
 from resnet_cli.training.batch_format import checked_batches
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
@@ -58,6 +59,14 @@ class SingleEpochs(ABC):
             options=stepper.options, schedule=stepper.schedule, seed=stepper.seed,
         )  # fmt: skip
         self.stepper.resolution = stepper.resolution
+
+    def allow_graphs(self) -> None:
+        """Set the limit of compiled graphs to as many as the run can need; see `Backend.switches`."""
+        resolution, freezing = self.stepper.resolution, self.state.freezing
+        sizes = 1 if resolution is None else resolution.most_sizes
+        phases = 1 if freezing is None else freezing.num_phases
+        # A full and a short batch of each size, in micro-batches of two sizes each, and those of evaluations.
+        self.backend = replace(self.backend, max_graphs=max(MAX_COMPILED_GRAPHS, phases * 4 * (sizes + 1)))
 
     def evaluated_batches(self, loader: Iterable[Batch], limit: int | None, control: RunControl) -> Iterator[Batch]:
         """Return this rank's batches of an evaluation; with several ranks, `evaluate` polls for signals itself."""

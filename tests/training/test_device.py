@@ -93,6 +93,17 @@ def test_autocast_is_on_for_the_half_precisions_only():
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning")
+def test_compiled_runs_may_compile_as_many_graphs_as_they_need():
+    from torch._dynamo import config
+
+    before = config.recompile_limit, config.accumulated_recompile_limit
+    with Backend(CPU, compile="model", max_graphs=300).switches():
+        assert (config.recompile_limit, config.accumulated_recompile_limit) == (300, 300)
+    assert (config.recompile_limit, config.accumulated_recompile_limit) == before
+
+
 @pytest.mark.parametrize("name", ["fp32", "tf32"])
 def test_switches_are_put_back(name, monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)

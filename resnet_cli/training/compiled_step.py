@@ -281,7 +281,8 @@ class CompiledStepper(Stepper):
             with torch.no_grad():
                 for tensor, value in saved:
                     tensor.copy_(value)
-            kept.restore()
+            if self._recorder is None:  # recorded steps write to the tensors that a module had while they were recorded
+                kept.restore()
             self.state.optimizer.zero_grad()
 
     def _cannot_compile(self, error: Exception) -> str:

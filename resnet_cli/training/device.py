@@ -1,5 +1,6 @@
 """Devices and precisions: names from the config resolved on this machine, and seeding of a device's generator."""
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -110,6 +111,7 @@ def seed_device(device: torch.device, *parts: int | str, python: bool = False) -
 
 def draws_outside_torch(*parts: object) -> bool:
     """Return whether models, losses or optimizers may draw from Python's or NumPy's generators: user-defined ones."""
-    found = [module for part in parts for module in (part.modules() if isinstance(part, torch.nn.Module) else [part])]
+    whole = [part.func if isinstance(part, partial) else part for part in parts]
+    found = [module for part in whole for module in (part.modules() if isinstance(part, torch.nn.Module) else [part])]
     packages = {(getattr(one, "__module__", None) or "").partition(".")[0] for one in found if one is not None}
     return not packages.issubset(TORCH_ALONE)

@@ -16,8 +16,8 @@ from resnet_cli.training.device import PrecisionName, resolve_device, resolve_pr
 Batch = tuple[Tensor, Tensor]  # images [B, C, H, W]; classes [B] or class probabilities [B, K]
 CompileMode = Literal["off", "model", "step"]
 
-# Compiled graphs of one model. Full, last and accumulated batches in three sizes, in training and in evaluation mode,
-# come to 18.
+# Compiled graphs of one model, unless images have more sizes. Full, last and accumulated batches in three sizes, in
+# training and in evaluation mode, come to 18.
 MAX_COMPILED_GRAPHS = 64
 
 
@@ -31,6 +31,7 @@ class Backend:
         channels_last: Keep convolution weights and images in channels-last memory format.
         deterministic: Use only operations whose results are reproducible on one machine.
         compile: What `torch.compile` compiles: nothing (`off`), the model or the whole step.
+        max_graphs: Number of graphs that may be compiled of one function.
     """
 
     device: torch.device
@@ -38,6 +39,7 @@ class Backend:
     channels_last: bool = False
     deterministic: bool = False
     compile: CompileMode = "off"
+    max_graphs: int = MAX_COMPILED_GRAPHS
 
     @classmethod
     def resolve(
@@ -113,7 +115,7 @@ class Backend:
         _use_deterministic_algorithms(self.deterministic)
         cudnn.benchmark = not self.deterministic
         try:
-            with self.float32(), _compiler_settings() if self.compile != "off" else nullcontext():
+            with self.float32(), _compiler_settings(self.max_graphs) if self.compile != "off" else nullcontext():
                 yield
         finally:
             _use_deterministic_algorithms(was_deterministic)
@@ -138,13 +140,17 @@ def _use_deterministic_algorithms(mode: bool) -> None:
 
 
 @contextmanager
-def _compiler_settings() -> Iterator[None]:
-    """Raise the limit of graphs, and silence warnings that the user cannot act on."""
+def _compiler_settings(max_graphs: int) -> Iterator[None]:
+    """Raise the limits of graphs, and silence warnings that the user cannot act on."""
     from torch._dynamo import config  # takes a second, which only compiled runs spend
 
     if not torch.cuda.is_available():  # with a CUDA toolkit but no card, torch warns in every compiled run
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), config.patch(recompile_limit=MAX_COMPILED_GRAPHS):
+    limits = {
+        "recompile_limit": max_graphs,
+        "accumulated_recompile_limit": max(max_graphs, config.accumulated_recompile_limit),
+    }
+    with warnings.catch_warnings(), config.patch(limits):
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # the precision is the user's choice
         warnings.filterwarnings("ignore", r"\s*Online softmax is disabled")  # a hint to the authors of torch
         yield

@@ -147,12 +147,7 @@ def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: 
         InputError: the model does not run on images of this size, or returns scores of another shape.
     """
     seed_everywhere(seed)
-    provided = {
-        "in_size": in_size,
-        "in_channels": in_size[0],
-        "out_classes": num_classes,
-        "num_classes": num_classes,
-    }
+    provided = {"in_size": in_size, "in_channels": in_size[0], "out_classes": num_classes, "num_classes": num_classes}
     built: nn.Module = instantiate("model", node, provided)
     require_kind("model", node, built, nn.Module, "a torch.nn.Module")
     size = "x".join(map(str, in_size))

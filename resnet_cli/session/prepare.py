@@ -175,14 +175,9 @@ def prepare(
 
 
 def _read_data(
-    config: RunConfig,
-    local_config: RunConfig,
-    checkpoint: LoadedCheckpoint | None,
-    record: Mapping[str, Any],
-    ranks: Ranks,
-    *,
-    is_new: bool,
-) -> tuple[Loaders, list[Difference]]:
+    config: RunConfig, local_config: RunConfig, checkpoint: LoadedCheckpoint | None, record: Mapping[str, Any],
+    ranks: Ranks, *, is_new: bool,
+) -> tuple[Loaders, list[Difference]]:  # fmt: skip
     """Return the data, and their differences from the data that a resumed run was trained on."""
     stored = config.stored() if checkpoint is None else checkpoint.content["config"]
     revision = ranks.from_first(partial(find_revision, config, stored, record))

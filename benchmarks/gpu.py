@@ -30,6 +30,7 @@ import gpu_airbench
 import torch
 from gpu_nets import Run, Watch, checks, rates
 
+from resnet_cli.training.device import configure_cublas
 from resnet_cli.training.dynamo import reset_compiler
 
 REPOSITORY = Path(__file__).parents[1]
@@ -83,6 +84,8 @@ def measure(options: argparse.Namespace, plan) -> dict:
     """Measure the parts one after another, and write the results after each."""
     device = torch.device("cpu") if options.dry_run else torch.device("cuda", torch.cuda.current_device())
     out = options.out or (None if options.dry_run else RESULTS)
+    if device.type == "cuda":
+        configure_cublas()  # before the first product, since the checks include deterministic runs
     started = time.perf_counter()
     result = kept_results(out, device)
     nets = options.nets or list(plan["nets"])

@@ -1,5 +1,6 @@
 """Failures that a user can act on, each with its own exit status."""
 
+import sys
 import sysconfig
 import traceback
 from pathlib import Path
@@ -11,6 +12,8 @@ OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "CUFFT_ALLOC_FAILED",
 )  # fmt: skip
+# cuDNN's messages if it can use none of its algorithms: all lack memory to work in, or it does not have the operation.
+NO_ALGORITHM = ("unable to find an engine to execute this computation", "Unable to find a valid cuDNN algorithm")
 COMPILERS = ("torch._dynamo", "torch._inductor", "torch.fx", "triton")
 
 
@@ -80,7 +83,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an error says that the memory of a device, or the main memory, is full."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return any(text in str(error) for text in OUT_OF_MEMORY)
+    message = str(error)
+    if any(text in message for text in NO_ALGORITHM):
+        return _has_lacked_device_memory()
+    return any(text in message for text in OUT_OF_MEMORY)
+
+
+def _has_lacked_device_memory() -> bool:
+    """Return True if an allocation on a CUDA device has failed in this process."""
+    torch = sys.modules.get("torch")  # it raised the error
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    return any(torch.cuda.memory_stats(device).get("num_ooms", 0) for device in range(torch.cuda.device_count()))
 
 
 def explain_computation(error: BaseException) -> ComputationError | None:

@@ -25,6 +25,8 @@ def pytest_configure(config):
     config.pluginmanager.register(tiers)
     if "cuda" not in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    else:  # read once, by the first product on a device
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def pytest_collection_modifyitems(items):

@@ -19,8 +19,6 @@ from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, move_file, remove_stale_temporaries, write_atomically
 from tests.support import tiers
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
-
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())

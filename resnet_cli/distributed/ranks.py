@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
+from resnet_cli.distributed.environment import find_existing_rank
 from resnet_cli.distributed.outcomes import decode_error, encode_error
 from resnet_cli.errors import DivergedError, InputError, MachineError, StoppedError
 
@@ -27,6 +28,14 @@ _joined: list["Ranks"] = []  # of this process, as the group of torch.distribute
 def joined_ranks() -> "Ranks | None":
     """Return the group of ranks that this process belongs to; None if it trains alone."""
     return _joined[-1] if _joined else None
+
+
+def ranks_on_machine() -> int:
+    """Return how many processes of this one's run are on this machine; 1 if it trains alone."""
+    ranks, existing = joined_ranks(), find_existing_rank()
+    if ranks is None:
+        return 1
+    return ranks.size if existing is None else min(existing.local_size, ranks.size)
 
 
 class Ranks:

@@ -26,6 +26,9 @@ from resnet_cli.sweeps.folder import SweepDir
 
 LAUNCHER = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"  # the `_target_` in configs
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+# With this, `torch.cuda.is_available` does not start CUDA's driver, which reads `VISIBLE` once for the process: else a
+# job that asks and then fails would leave its card to the process's next job, which may hold another.
+ASK_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 POLL_SECONDS = 0.1  # between attempts to get a slot
 _used_cards: list[str] = []  # the card that this process has used: CUDA reads `VISIBLE` once
 
@@ -137,6 +140,7 @@ def gpu_slot(slots: Sequence[Slot], *, should_stop: Callable[[], bool] = lambda:
             return
         before = os.environ.get(VISIBLE)
         os.environ[VISIBLE] = card
+        os.environ.setdefault(ASK_NVML, "1")
         try:
             yield
         finally:

@@ -1,9 +1,8 @@
 """Backend: where and how a run computes - device, precision, memory format, determinism and compilation."""
 
 import logging
-import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -11,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.training.device import PrecisionName, resolve_device, resolve_precision
+from resnet_cli.training.device import PrecisionName, configure_cublas, resolve_device, resolve_precision
 
 Batch = tuple[Tensor, Tensor]  # images [B, C, H, W]; classes [B] or class probabilities [B, K]
 CompileMode = Literal["off", "model", "step"]
@@ -19,6 +18,10 @@ CompileMode = Literal["off", "model", "step"]
 # Compiled graphs of one model, unless images have more sizes. Full, last and accumulated batches in three sizes, in
 # training and in evaluation mode, come to 18.
 MAX_COMPILED_GRAPHS = 64
+
+# Backends and operations with a switch for float32. That of oneDNN is set as well, since the older switch of products,
+# `torch.set_float32_matmul_precision`, must agree with it too.
+OPERATIONS = (("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn"), ("mkldnn", "matmul"))
 
 
 @dataclass(frozen=True)
@@ -103,19 +106,22 @@ class Backend:
         """Set PyTorch's process-wide switches, and restore them on exit: jobs of a sweep share the process.
 
         With `deterministic`, PyTorch raises an error for operations without a deterministic implementation. Without it,
-        cuDNN benchmarks convolution algorithms. TF32 is enabled for the precision `tf32` only. Compiled runs get a
-        limit that allows a graph per batch size: past the limit, which a restart may reach at another step,
+        cuDNN benchmarks convolution algorithms. On CUDA, TF32 is enabled for the precision `tf32` only. Compiled runs
+        get a limit that allows a graph per batch size: past the limit, which a restart may reach at another step,
         `torch.compile` falls back to eager code.
         """
         cudnn = torch.backends.cudnn
         before = cudnn.benchmark
         was_deterministic = torch.are_deterministic_algorithms_enabled()
-        if self.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA is first used
+        if self.deterministic or self.device.type == "cuda":
+            configure_cublas()
         _use_deterministic_algorithms(self.deterministic)
         cudnn.benchmark = not self.deterministic
         try:
-            with self.float32(), _compiler_settings(self.max_graphs) if self.compile != "off" else nullcontext():
+            with (
+                self.float32() if self.device.type == "cuda" else nullcontext(),
+                _compiler_settings(self.max_graphs) if self.compile != "off" else nullcontext(),
+            ):
                 yield
         finally:
             _use_deterministic_algorithms(was_deterministic)
@@ -124,14 +130,49 @@ class Backend:
     @contextmanager
     def float32(self) -> Iterator[None]:
         """Set how PyTorch computes float32 on GPUs, with TF32 or not, and restore it on exit; see `switches`."""
-        matmul = torch.backends.cuda.matmul
-        conv = getattr(torch.backends.cudnn, "conv")  # noqa: B009  torch's stubs lack it
-        before = matmul.fp32_precision, conv.fp32_precision
-        matmul.fp32_precision = conv.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+        is_tf32 = self.precision == "tf32"
+        name = "tf32" if is_tf32 else "ieee"
+        before = _read_float32()
+        _write_float32([name, name, name, "ieee"], "high" if is_tf32 else "highest", is_tf32)
         try:
             yield
         finally:
-            matmul.fp32_precision, conv.fp32_precision = before
+            _write_float32(*before)
+
+
+def _read_float32() -> tuple[list[str], str, bool]:
+    """Return PyTorch's switches for float32: those of `OPERATIONS`, and the older ones of products and of cuDNN.
+
+    The older switches are kept besides the others, and reading one that contradicts them is an error. Therefore the
+    others are all `ieee` afterwards: then only cuDNN's can contradict them, if it is True.
+    """
+    operations = [torch._C._get_fp32_precision_getter(*operation) for operation in OPERATIONS]
+    for operation in OPERATIONS:
+        torch._C._set_fp32_precision_setter(*operation, "ieee")
+    with _older_switches():
+        matmul = torch.get_float32_matmul_precision()
+        try:
+            cudnn = torch.backends.cudnn.allow_tf32
+        except RuntimeError:
+            cudnn = True
+    return operations, matmul, cudnn
+
+
+def _write_float32(operations: Sequence[str], matmul: str, cudnn: bool) -> None:
+    """Set PyTorch's switches for float32, as `_read_float32` returns them; the older ones change the others."""
+    with _older_switches():
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = cudnn
+    for operation, precision in zip(OPERATIONS, operations, strict=True):
+        torch._C._set_fp32_precision_setter(*operation, precision)
+
+
+@contextmanager
+def _older_switches() -> Iterator[None]:
+    """Use PyTorch's older switches for TF32 without the warning that there are new ones."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings")
+        yield
 
 
 def _use_deterministic_algorithms(mode: bool) -> None:

@@ -1,5 +1,6 @@
 """Devices and precisions: names from the config resolved on this machine, and seeding of a device's generator."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,9 +17,27 @@ TORCH_ALONE = ("torch", "torchvision", "resnet_cli")  # packages whose layers an
 def resolve_device(name: str | torch.device | None) -> torch.device:
     """Return the device named `auto`, `cpu`, `cuda`, `cuda:1` or `mps` on this machine; None is `cpu`.
 
+    For CUDA, also set what cuBLAS reads when the process first uses it.
+
     Raises:
         ValueError: the device is unknown or not available on this machine.
     """
+    device = _find_device(name)
+    if device.type == "cuda":
+        configure_cublas()
+    return device
+
+
+def configure_cublas() -> None:
+    """Set the workspace that cuBLAS needs for deterministic products, unless the user has set one.
+
+    PyTorch looks at this in the first product of the process and never again, so it is set for all runs: a
+    deterministic one may follow in the process, as in a sweep, after a plan or in a notebook.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def _find_device(name: str | torch.device | None) -> torch.device:
     if isinstance(name, torch.device):
         return name
     if name == "auto":

@@ -97,6 +97,7 @@ class RankStepper(Stepper):
             self.ranks.stop_in_step = [self.ranks.agree_to_stop() if stopped else None]
         if self.can_sync_every_step:
             self._check_loss(loss)
+        state.scaler.scale(loss)  # creates the scale where this rank's part of the first step has no images
         with self.section("optimizer"):
             update_weights(state.optimizer, state.scaler, options, others["on_gradients"])
         return loss, correct

@@ -14,7 +14,6 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import LOCK_NAME, exclusive, hold_filelock, is_in_use
 from resnet_cli.runs.reading import read_run
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
 fork = multiprocessing.get_context("fork")
 
 

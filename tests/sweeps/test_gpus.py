@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from resnet_cli.sweeps import gpus
@@ -43,6 +44,8 @@ forked = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def slot_folder(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("slots")))
     monkeypatch.delenv(gpus.VISIBLE, raising=False)
+    monkeypatch.setenv(gpus.ASK_NVML, "")  # so that it is as before in the end
+    monkeypatch.delenv(gpus.ASK_NVML)
     monkeypatch.setattr(gpus, "_used_cards", [])
     monkeypatch.setattr(gpus, "POLL_SECONDS", 0.005)
 
@@ -120,6 +123,17 @@ def test_a_process_that_has_used_a_card_stays_on_it(monkeypatch):
         pass
     with gpus.gpu_slot(SLOTS):
         assert os.environ[gpus.VISIBLE] == "1"
+
+
+def test_to_ask_whether_there_is_a_card_leaves_the_choice_of_cards_open(monkeypatch):
+    """Asking CUDA's driver would fix the visible cards for the process; `device_count` asks NVML."""
+    seen = []
+    monkeypatch.setattr(torch.cuda, "_is_compiled", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen.append(os.environ[gpus.VISIBLE]) or 1)
+    for slot in SLOTS[:2]:
+        with gpus.gpu_slot([slot]):
+            assert torch.cuda.is_available()
+    assert seen == ["0", "1"]
 
 
 def test_a_process_that_joblib_replaces_is_no_warning(recwarn):

@@ -1,5 +1,7 @@
 """Devices, precisions and process-wide switches."""
 
+import os
+
 import pytest
 import torch
 
@@ -37,6 +39,23 @@ def test_cuda_devices_by_number(monkeypatch):
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(ValueError, match="2 CUDA devices"):
         resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda:1", torch.device("cuda", 1)])
+def test_cublas_is_configured_before_anything_uses_a_card(monkeypatch, name):
+    """PyTorch reads the setting in the first product of a process: a deterministic run may come later."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is as before in the end
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    resolve_device("cpu")
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    assert resolve_device(name).type == "cuda"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # the user's choice
+    resolve_device(name)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 @pytest.mark.parametrize(("has_bf16", "name"), [(True, "bf16"), (False, "fp16")])
@@ -119,6 +138,46 @@ def test_switches_are_put_back(name, monkeypatch):
         pass
     after = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, matmul.fp32_precision)
     assert after == before
+
+
+def older_switches():
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    return torch.get_float32_matmul_precision(), cuda.matmul.allow_tf32, cudnn.allow_tf32
+
+
+@pytest.mark.filterwarnings("ignore:Please use the new API settings")
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [(CPU, "fp32"), (CPU, "bf16"), (CUDA, "fp32"), (CUDA, "tf32"), (CUDA, "bf16"), (CUDA, "fp16")],
+)
+def test_a_net_may_use_torchs_older_switches_of_tf32(device, precision):
+    """Inductor reads them, and `cudnn.flags` does; they are refused where the newer ones contradict them."""
+    before = older_switches()
+    with Backend(device, precision).switches():
+        found = older_switches()
+        with torch.backends.cudnn.flags(enabled=False):
+            assert not torch.backends.cudnn.enabled
+    if device == CUDA:
+        assert found == (("high", True, True) if precision == "tf32" else ("highest", False, False))
+    assert older_switches() == before
+
+
+@pytest.mark.filterwarnings("ignore:Please use the new API settings")
+def test_older_switches_that_were_set_before_are_put_back():
+    with Backend(CUDA, "fp32").float32():  # puts back what this test sets
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        before = older_switches()
+        for precision in ("fp32", "tf32"):
+            with Backend(CUDA, precision).switches():
+                assert torch.get_float32_matmul_precision() == ("high" if precision == "tf32" else "highest")
+            assert older_switches() == before == ("high", True, True)
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # contradicts the older one
+        with Backend(CUDA, "fp32").switches():
+            assert older_switches() == ("highest", False, False)
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "tf32"
+        assert older_switches() == before
 
 
 def test_seeding_makes_draws_a_function_of_the_parts():

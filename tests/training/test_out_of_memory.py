@@ -201,6 +201,20 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
     assert not trainer.state.halvings
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["FIND was unable to find an engine to execute this computation", "Unable to find a valid cuDNN algorithm to run"],
+)
+def test_cudnn_without_memory_for_any_algorithm_is_out_of_memory(monkeypatch, text):
+    failures = [0, 0]  # of allocations on each device
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(failures))
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_ooms": failures[device]})
+    assert not is_out_of_memory(RuntimeError(text)), "cuDNN has no algorithm for this operation"
+    failures[1] = 3
+    assert is_out_of_memory(RuntimeError(text))
+
+
 def test_it_does_not_go_with_recorded_steps():
     with pytest.raises(ValueError, match=r"trainer\.on_oom=halve: not supported with trainer\.compile=step"):
         make_trainer("lookahead", compile="step")

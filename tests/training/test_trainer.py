@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from resnet_cli import ClassifierTrainer
+from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import DivergedError, InputError, StoppedError
 from resnet_cli.models import MLP, ArgMaxClassifier
 from resnet_cli.schedules import multistep
@@ -504,6 +505,29 @@ def test_float16_overflow_in_the_first_step_leaves_no_momentum_behind():
         ends.append(weights(trainer))
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name])
+
+
+class SecondRank(Ranks):
+    """The second of two ranks; all gradients of the first are 1."""
+
+    rank, size = 1, 2
+
+    def sum_(self, tensor):
+        tensor.fill_(1)
+
+
+def test_a_rank_without_images_may_take_the_first_step_in_float16():
+    """As after a resume before the last batch of an epoch; torch creates the scale when it first scales a loss."""
+    trainer = make_trainer(net())
+    trainer.share_steps(SecondRank())
+    trainer.state.scaler = scaler = GradientScaler("cpu")
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 8.0})
+    before = weights(trainer)
+    images, labels = next(iter(loader()))
+    trainer.train_batch((images[:1], labels[:1]))
+    assert trainer.state.step == 1
+    assert scaler.get_scale() == 8
+    torch.testing.assert_close(weights(trainer)["1.weight"], before["1.weight"] - 0.1 / 8)
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ class ResidentSplit:
 
     @property
     def is_decoded(self) -> bool:
-        """Whether the images are in memory."""
-        return not isinstance(self.split.images, LazyImages) or "host_images" in self.__dict__
+        """Whether the images are in memory, of the device or of the machine."""
+        return not isinstance(self.split.images, LazyImages) or not {"images", "host_images"}.isdisjoint(self.__dict__)
 
     @cached_property
     def host_images(self) -> Tensor:
@@ -37,7 +37,10 @@ class ResidentSplit:
     @cached_property
     def images(self) -> Tensor:
         """uint8 [N, H, W, C] on the device."""
-        return self.host_images.to(self.device)
+        images = self.host_images.to(self.device)
+        if images is not self.host_images:
+            self.__dict__.pop("host_images")  # it would take as much main memory as the images take on the device
+        return images
 
     @cached_property
     def labels(self) -> Tensor:

@@ -18,12 +18,21 @@ MIN_SHARED_BYTES = 1 << 18  # of /dev/shm, for the locks of two workers and the 
 
 
 def fits_in_memory(dataset: Dataset, device: torch.device) -> bool:
-    """Return True if the images can be kept decoded, on `device` and in main memory."""
+    """Return True if the images can be kept decoded, on `device` and in main memory.
+
+    In main memory, each process of the run on this machine has its own, unless they map the same file of the cache.
+    """
     splits = unique_splits(dataset)
     needed = sum(split.nbytes for split in splits)
     if device.type == "cuda" and needed > DEVICE_FRACTION * torch.cuda.mem_get_info(device)[0]:
         return False
-    return all(isinstance(split.images, Tensor) for split in splits) or needed <= RAM_FRACTION * memory_limit()
+    if all(isinstance(split.images, Tensor) for split in splits):
+        return True
+    from resnet_cli.distributed.ranks import ranks_on_machine  # imported late: it loads torch.distributed
+
+    copies = ranks_on_machine()
+    needed = sum(split.nbytes * (1 if getattr(split.images, "is_kept", False) else copies) for split in splits)
+    return needed <= RAM_FRACTION * memory_limit()
 
 
 def memory_limit() -> int:

@@ -8,6 +8,8 @@ from resnet_cli.data import Dataset, DatasetSplit, image_folder
 from resnet_cli.data.loading import loaders as loaders_module
 from resnet_cli.data.loading import memory
 from resnet_cli.data.loading.batch_loader import Normalize
+from resnet_cli.data.loading.device_loader import ResidentSplit
+from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import InputError
 from tests.support import tiers
 from tests.support.loaders import EVERYTHING, small_data_set, small_loaders
@@ -238,6 +240,36 @@ def test_auto_streams_images_that_do_not_fit(folder, monkeypatch):
     monkeypatch.setattr(memory, "memory_limit", lambda: 4 * data.train.nbytes)
     assert small_loaders(data).backend == "stream"
     assert small_loaders().backend == "device"  # in memory anyway
+
+
+class TwoRanks(Ranks):
+    size = 2
+
+
+def test_auto_counts_the_images_of_every_process_on_the_machine(folder, tmp_path_factory, monkeypatch):
+    """With the cache, they share one file; on other machines, they are not counted."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    plain, cached = (image_folder(root=str(folder), cache=place) for place in (None, cache))
+    needed = plain.train.nbytes + plain.test.nbytes
+    monkeypatch.setattr(memory, "memory_limit", lambda: 4 * needed)
+    assert small_loaders(plain).backend == "device"
+    monkeypatch.setattr("resnet_cli.distributed.ranks.joined_ranks", TwoRanks)
+    assert small_loaders(plain).backend == "stream"
+    assert small_loaders(cached).backend == "device"
+    for name in ("TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "RANK", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert small_loaders(plain).backend == "device"
+
+
+@pytest.mark.parametrize(("device", "is_kept"), [("cpu", True), ("meta", False)])
+def test_images_on_another_device_are_not_kept_in_main_memory(folder, device, is_kept):
+    resident = ResidentSplit(image_folder(root=str(folder), cache=None).train, device)
+    assert not resident.is_decoded
+    assert resident.images.device.type == device
+    assert ("host_images" in vars(resident)) is is_kept
+    assert resident.is_decoded
 
 
 @pytest.mark.parametrize(("options", "words"), [

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from functools import partial
 
 import psutil
@@ -99,6 +100,22 @@ def test_workers_are_forked_where_that_is_not_the_default():
     finally:
         multiprocessing.set_start_method(before, force=True)
     assert type(worker) is multiprocessing.get_context("fork").Process
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+@pytest.mark.filterwarnings("error:.*multi-threaded:DeprecationWarning")
+def test_python_does_not_warn_of_the_threads_of_a_process_that_forks_workers(monkeypatch):
+    """As from Python 3.12 on, where the warning may be an error."""
+    fork = os.fork
+
+    def warn_and_fork():
+        problem = "This process (pid=1) is multi-threaded, use of fork() may lead to deadlocks in the child."
+        warnings.warn(problem, DeprecationWarning, stacklevel=2)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", warn_and_fork)
+    train = small_loaders(backend="stream", workers=1).train
+    assert len(list(train.epoch(0))) == len(train)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity")

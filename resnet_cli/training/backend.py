@@ -19,10 +19,6 @@ CompileMode = Literal["off", "model", "step"]
 # training and in evaluation mode, come to 18.
 MAX_COMPILED_GRAPHS = 64
 
-# Backends and operations with a switch for float32. That of oneDNN is set as well, since the older switch of products,
-# `torch.set_float32_matmul_precision`, must agree with it too.
-OPERATIONS = (("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn"), ("mkldnn", "matmul"))
-
 
 @dataclass(frozen=True)
 class Backend:
@@ -141,14 +137,14 @@ class Backend:
 
 
 def _read_float32() -> tuple[list[str], str, bool]:
-    """Return PyTorch's switches for float32: those of `OPERATIONS`, and the older ones of products and of cuDNN.
+    """Return PyTorch's switches for float32: those of operations, and the older ones of products and of cuDNN.
 
     The older switches are kept besides the others, and reading one that contradicts them is an error. Therefore the
     others are all `ieee` afterwards: then only cuDNN's can contradict them, if it is True.
     """
-    operations = [torch._C._get_fp32_precision_getter(*operation) for operation in OPERATIONS]
-    for operation in OPERATIONS:
-        torch._C._set_fp32_precision_setter(*operation, "ieee")
+    operations = [operation.fp32_precision for operation in _operations()]
+    for operation in _operations():
+        operation.fp32_precision = "ieee"
     with _older_switches():
         matmul = torch.get_float32_matmul_precision()
         try:
@@ -163,8 +159,19 @@ def _write_float32(operations: Sequence[str], matmul: str, cudnn: bool) -> None:
     with _older_switches():
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = cudnn
-    for operation, precision in zip(OPERATIONS, operations, strict=True):
-        torch._C._set_fp32_precision_setter(*operation, precision)
+    for operation, precision in zip(_operations(), operations, strict=True):
+        operation.fp32_precision = precision
+
+
+def _operations() -> list[Any]:
+    """Return the operations that have a switch: products, convolutions and recurrences on GPUs, and oneDNN's products.
+
+    The last is set as well, since the older switch, `torch.set_float32_matmul_precision`, must agree with it too.
+    """
+    from torch.backends.cudnn import rnn
+
+    conv = getattr(torch.backends.cudnn, "conv")  # noqa: B009  torch's stubs lack these
+    return [torch.backends.cuda.matmul, conv, rnn, getattr(torch.backends.mkldnn, "matmul")]  # noqa: B009
 
 
 @contextmanager

@@ -1,9 +1,13 @@
 """Randomness as a function of (seed, purpose, epoch, step): no generator state has to survive a restart."""
 
 import hashlib
-from contextlib import AbstractContextManager
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 
@@ -30,16 +34,49 @@ def _encode(part: int | str) -> bytes:
     return b"%c%d:%b" % (b"s" if isinstance(part, str) else b"i", len(data), data)
 
 
-def random_state_kept(device: torch.device | None = None) -> AbstractContextManager[None]:
-    """Return a context manager that restores torch's random state of the CPU and of GPUs on exit.
+@contextmanager
+def random_state_kept(device: torch.device | None = None, *, python: bool | None = None) -> Iterator[None]:
+    """Restore torch's random state of the CPU and of GPUs on exit.
 
     Args:
         device: The GPU that is used, if one is; without it, all GPUs if CUDA is in use.
+        python: Also restore the global states of Python and NumPy; None does if `device` is None.
     """
-    if device is not None:
-        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else ())
+    devices: list[int | torch.device] = []
+    if device is not None and device.type == "cuda":
+        devices = [device]
+    elif device is None and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        devices = list(range(torch.cuda.device_count()))
+    also = python if python is not None else device is None
+    with python_random_state_kept() if also else nullcontext(), torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextmanager
+def python_random_state_kept() -> Iterator[None]:
+    """Restore the global random states of Python and NumPy on exit."""
+    python, numpy = random.getstate(), sys.modules.get("numpy.random")  # NumPy imports it when it is first used
+    state = None if numpy is None else numpy.get_state(legacy=False)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.set_state(state)
+        elif "numpy.random" in sys.modules:
+            np.random.seed()  # from the operating system, as when it was imported
+
+
+def seed_python(seed: int) -> None:
+    """Seed the global random generators of Python and NumPy."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def seed_everywhere(seed: int) -> None:
+    """Seed the global random generators of torch, on all devices, of Python and of NumPy."""
+    torch.manual_seed(seed)
+    seed_python(seed)
 
 
 def seeded_generator(device: torch.device | str, *parts: int | str) -> torch.Generator:

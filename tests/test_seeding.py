@@ -1,11 +1,14 @@
 """Randomness as a function of its parts, the same everywhere."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_cli.seeding import derive_seed, seeded_generator
+from resnet_cli.seeding import derive_seed, python_random_state_kept, seed_python, seeded_generator
 
 parts = st.lists(st.integers() | st.text(), max_size=4)
 
@@ -40,3 +43,13 @@ def test_generator_leaves_the_global_stream_alone():
     torch.manual_seed(0)
     seeded_generator("cpu", 1).get_state()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_global_states_of_python_and_numpy_are_kept():
+    seed_python(1)
+    expected = random.random(), np.random.rand()
+    seed_python(1)
+    with python_random_state_kept():
+        seed_python(2**40)
+        assert (random.random(), np.random.rand()) != expected
+    assert (random.random(), np.random.rand()) == expected

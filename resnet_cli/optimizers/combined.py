@@ -44,6 +44,10 @@ class CombinedOptimizer(Optimizer):
             optimizer.step()
         return loss
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: also the parts, which share groups and state with the copy in the same way."""
+        return {**super().__getstate__(), "combined_optimizers": self.combined_optimizers}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore groups and state, as `load_state_dict` does, and share them with the parts again."""
         super().__setstate__(state)

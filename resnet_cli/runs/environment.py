@@ -1,6 +1,7 @@
 """What a run records about its environment: versions, platform, commit."""
 
 import platform
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +10,8 @@ from typing import Any
 
 from resnet_cli.runs.repositories import Repository
 
-PACKAGES = ("resnet-cli", "torch", "torchvision", "hydra-core", "omegaconf", "numpy")
+PACKAGES = ("resnet-cli", "torch", "torchvision", "hydra-core", "omegaconf", "numpy", "pillow")
+IF_IMPORTED = ("timm",)  # others do not change results of runs that do not use them
 
 
 def utc_now() -> str:
@@ -34,7 +36,7 @@ def collect_environment(repositories: Sequence[Repository]) -> dict[str, Any]:
         repositories: Those of the working folder and of this package; the first one with a commit counts.
     """
     versions = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *(name for name in IF_IMPORTED if name in sys.modules)):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

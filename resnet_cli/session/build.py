@@ -27,6 +27,7 @@ from resnet_cli.errors import InputError, describe_error, place_of
 from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.schedules import GroupedSchedule
+from resnet_cli.seeding import seed_everywhere
 from resnet_cli.session.model_memory import build_within_memory
 from resnet_cli.session.optimizer_options import StepTrial, require_no_nesterov
 from resnet_cli.session.refusals import explain_refusal, require_kind, with_full_key
@@ -145,13 +146,8 @@ def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: 
     Raises:
         InputError: the model does not run on images of this size, or returns scores of another shape.
     """
-    torch.manual_seed(seed)
-    provided = {
-        "in_size": in_size,
-        "in_channels": in_size[0],
-        "out_classes": num_classes,
-        "num_classes": num_classes,
-    }
+    seed_everywhere(seed)
+    provided = {"in_size": in_size, "in_channels": in_size[0], "out_classes": num_classes, "num_classes": num_classes}
     built: nn.Module = instantiate("model", node, provided)
     require_kind("model", node, built, nn.Module, "a torch.nn.Module")
     size = "x".join(map(str, in_size))

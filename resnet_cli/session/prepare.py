@@ -12,7 +12,6 @@ import torch
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.run_length import total_steps
 from resnet_cli.config.selection import OF_LABEL_SETS
-from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import Difference
 from resnet_cli.config.trust import targets
 from resnet_cli.data import Loaders
@@ -25,6 +24,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_images_in_batches
+from resnet_cli.session.best_weights import keeps_best
 from resnet_cli.session.data_checks import LeakWarnings
 from resnet_cli.session.data_revision import find_revision
 from resnet_cli.session.device import device_of
@@ -155,10 +155,9 @@ def prepare(
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, local_config, paths.get("init_from"), loaders)
     load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
-    keeps_best = _keeps_best(trainer, loaders, checkpoint, changes)
-    start = restore_or_initialise(
-        trainer.state, checkpoint, run, config, load_weights, changes, ranks, keeps_best=keeps_best
-    )
+    done = checkpoint.content["state"].get("epoch", 0) if checkpoint is not None else 0
+    keeps = keeps_best(trainer, loaders, done, changes)
+    start = restore_or_initialise(trainer, checkpoint, run, config, load_weights, changes, keeps_best=keeps)
     clock = monotonic()
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
     initialisation_seconds = monotonic() - clock if lines else 0.0
@@ -176,14 +175,9 @@ def prepare(
 
 
 def _read_data(
-    config: RunConfig,
-    local_config: RunConfig,
-    checkpoint: LoadedCheckpoint | None,
-    record: Mapping[str, Any],
-    ranks: Ranks,
-    *,
-    is_new: bool,
-) -> tuple[Loaders, list[Difference]]:
+    config: RunConfig, local_config: RunConfig, checkpoint: LoadedCheckpoint | None, record: Mapping[str, Any],
+    ranks: Ranks, *, is_new: bool,
+) -> tuple[Loaders, list[Difference]]:  # fmt: skip
     """Return the data, and their differences from the data that a resumed run was trained on."""
     stored = config.stored() if checkpoint is None else checkpoint.content["config"]
     revision = ranks.from_first(partial(find_revision, config, stored, record))
@@ -195,16 +189,6 @@ def _read_data(
     if checkpoint is None:
         return loaders, []
     return loaders, data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
-
-
-def _keeps_best(
-    trainer: ClassifierTrainer, loaders: Loaders, checkpoint: LoadedCheckpoint | None, changes: list[Difference]
-) -> bool:
-    """Return whether later epochs of a resumed run are compared with the best one, on the same images."""
-    has_validation = loaders.val is not None or trainer.overfit_batches is not None
-    is_other = any(change.key == f"data, {SPLIT_NAMES['val']} split" for change in changes)
-    done = checkpoint.content["state"].get("epoch", 0) if checkpoint is not None else 0
-    return has_validation and not (is_other and done < trainer.epochs)
 
 
 def _load_weights(
@@ -283,6 +267,7 @@ def _build_trainer(
     )  # fmt: skip
     if resolution is not None:
         trainer.stepper.resolution = resolution
+    trainer.allow_graphs()
     return trainer
 
 
@@ -295,6 +280,7 @@ def _set_length(trainer: ClassifierTrainer, config: RunConfig, loaders: Loaders)
         trainer.state.freezing.set_spans(frozen_spans(config.trainer, length))
     if trainer.stepper.resolution is not None:
         trainer.stepper.resolution = build_resolution(config.trainer, loaders, length)
+    trainer.allow_graphs()
 
 
 def _build_schedule(config: RunConfig, loaders: Loaders, planned_trainer: Node) -> Callable[[int], float]:

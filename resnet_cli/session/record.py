@@ -28,6 +28,7 @@ from resnet_cli.session.data_checks import write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resume_warnings import (
+    evaluation_warnings,
     inexactness_warnings,
     lost_record_warnings,
     nothing_to_do,
@@ -89,6 +90,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     warnings = inexactness_warnings(before, record, trainer.backend, in_shards=trainer.in_shards)
     warnings += lost_record_warnings(before, is_resumed=prepared.start.file is not None)
     warnings += partial_epoch_warnings(prepared.start.changes, trainer)
+    warnings += evaluation_warnings(prepared.start.changes, trainer)
     has_begun = prepared.start.file is not None or bool(before and read_code(run))  # code of its start is in the past
     write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=has_begun)
     started = [f"init    {line}" for line in prepared.initialisation]
@@ -154,7 +156,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "start": before.get("start", "scratch") if start.file else start.description,
         **({"weights": start.weights.record} if start.weights.record else {}),
         **({"teacher": dict(prepared.teacher)} if prepared.teacher is not None else {}),
-        **({"out_of_memory": state.halvings} if state.halvings else {}),
+        **({"out_of_memory": state.halvings or None} if state.halvings or "out_of_memory" in before else {}),
         "resumed_from": resumed or None,
         "protocol": protocol.at_start(prepared.initialisation_seconds, before),
         "best": named_best(state.best, prepared.loaders.class_names),

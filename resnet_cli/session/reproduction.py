@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,8 +63,11 @@ class Reproduction:
         new, trainer = prepared.run, prepared.trainer
         if trainer.ranks.size == 1:
             trainer.state.splits_evenly = self.splits_evenly
+        trainer.state.planned_halvings = _halvings(self.run.record)
+        record = new.read_record()
         self.differences = [
-            *_changed_conditions(self.run.record, new.read_record()),
+            *_changed_conditions(self.run.record, record),
+            *(() if trainer.in_shards else _changed_processes(self.run.record, record)),
             *_changed_code(read_code(self.source), read_code(new)),
             *(map(str, data_changes(self.data, describe_data(prepared.loaders), force=True)) if self.data else ()),
             *_changed_settings(self.run.settings, stored.flat(prepared.config.stored())),
@@ -90,6 +93,9 @@ class Reproduction:
             NotIdenticalError: metrics or weights differ.
         """
         trained = read_run(new.path, str(new.path), [])
+        before, now = _halvings(self.run.record), _halvings(trained.record)
+        if before != now:
+            self.differences.append(f"steps that ran out of memory: {_steps_of(before)} -> {_steps_of(now)}")
         outcome = compare_outcomes(self.source, self.run, new, trained)
         identical = not (outcome["metrics"] or outcome["test"] or outcome["weights"] or outcome["epochs"])
         new.update_record(reproduces={**self._record(identical=identical), **outcome})
@@ -176,11 +182,34 @@ def _changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> It
         if before.get(key) is not None and before[key] != now.get(key):
             yield f"{key} {_shorten(before[key])} -> {_shorten(now.get(key))}"
     old, new = section(before, "versions"), section(now, "versions")
-    for name in dict.fromkeys([*old, *new]):
-        if old.get(name) != new.get(name):
-            yield f"{_shorten(name)} {_shorten(old.get(name))} -> {_shorten(new.get(name))}"
+    for name in old:
+        if name in new and old[name] != new[name]:  # former versions recorded fewer packages
+            yield f"{_shorten(name)} {_shorten(old[name])} -> {_shorten(new[name])}"
     if before.get("git_commit") != now.get("git_commit") and not section(before, "versions").get("resnet-cli"):
         yield f"commit {_shorten(before.get('git_commit'))} -> {_shorten(now.get('git_commit'))}"
+
+
+def _changed_processes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the numbers of processes if they differ. Those of torchrun and srun are in no config."""
+    old, new = before.get("processes", 1), now.get("processes", 1)
+    if old != new:
+        yield f"processes {_shorten(old)} -> {_shorten(new)}"
+
+
+def _halvings(record: Mapping[str, Any]) -> list[dict[str, int]]:
+    """Return the steps of a record that ran out of memory, with the sizes of micro-batches from there on."""
+    found = record.get("out_of_memory")
+    names = ("epoch", "step", "micro_batch")
+    items = [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+    return [
+        {name: item[name] for name in names}
+        for item in items
+        if all(type(item.get(name)) is int and item[name] > 0 for name in names)
+    ]
+
+
+def _steps_of(halvings: Sequence[Mapping[str, int]]) -> str:
+    return ", ".join(f"{item['step']} (at most {item['micro_batch']} images)" for item in halvings) or "none"
 
 
 Index = list[tuple[Path, dict[str, Any]]]

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from resnet_cli.config import stored
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.run_config import RunConfig
@@ -17,21 +15,19 @@ from resnet_cli.config.run_length import EPOCHS
 from resnet_cli.config.stored import Difference, differences, flat, without_replaced_arguments
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
-from resnet_cli.distributed.ranks import ALONE, Ranks
+from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import InputError
 from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.weight_files import state_tensors
+from resnet_cli.session.best_weights import compare_best, continues_as_before
 from resnet_cli.session.load import InitialWeights
-from resnet_cli.session.restore import MISMATCH_ERRORS, UnforceableChangeError, restore
-from resnet_cli.training.state import TrainState
+from resnet_cli.session.restore import UnforceableChangeError, restore
+from resnet_cli.session.resume_warnings import EVAL_BATCH_SIZE
 from resnet_cli.training.trainer import ClassifierTrainer
 
 logger = logging.getLogger("resnet_cli")
-
-# Keys that may change on resuming, but that change the results of the epochs to come.
-KEYS_THAT_CHANGE_RESULTS = ("trainer.epochs", "trainer.device", "trainer.processes")
 
 
 @dataclass(frozen=True)
@@ -166,39 +162,38 @@ def validate_changes(checkpoint: LoadedCheckpoint | None, config: RunConfig) -> 
 
 
 def restore_or_initialise(
-    state: TrainState,
+    trainer: ClassifierTrainer,
     checkpoint: LoadedCheckpoint | None,
     run: RunDir,
     config: RunConfig,
     load_weights: Callable[[], InitialWeights],
     data_changes: Sequence[Difference] = (),
-    ranks: Ranks = ALONE,
     *,
     keeps_best: bool = True,
 ) -> StartingPoint:
     """Restore the state from the latest checkpoint that fits, or load the weights that `init_from` names.
 
     Args:
-        state: The state, which is changed.
+        trainer: The trainer, whose state is changed. The first of its ranks reads the run folder.
         checkpoint: The latest checkpoint that can be read, if any.
         run: The run folder.
         config: The config of the run.
         load_weights: Loads the weights of a run that has no checkpoint.
         data_changes: Accepted differences from the data of the checkpoint.
-        ranks: The first of them reads the run folder.
         keeps_best: Whether later epochs are compared with the best one so far. If not, it is forgotten.
 
     Raises:
         InputError: no checkpoint fits, or the weights of the best epoch are lost.
     """
+    state, ranks = trainer.state, trainer.ranks
     while checkpoint is not None:
         changes = [*validate_changes(checkpoint, config), *data_changes]
         try:
             restore(state, checkpoint.file, checkpoint.content["state"], changes, config)
             if not keeps_best:
                 state.best_tracker.reset()  # no later epoch can be compared with it
-            exact = _continues_exactly(checkpoint, config, changes)
-            best_lost = ranks.from_first(partial(_is_best_lost, state, run, exact=exact))
+            as_before = continues_as_before(checkpoint.content["config"], config, changes)
+            best_lost = compare_best(trainer, run, as_before=as_before)
         except UnforceableChangeError:
             raise  # an older checkpoint fits no better
         except InputError as error:
@@ -206,7 +201,7 @@ def restore_or_initialise(
             checkpoint = shared_checkpoint(ranks, partial(_load_newest, run, problems))
             continue
         description = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
-        changes += _change_of_epochs(checkpoint, config, changes)
+        changes += _free_changes(checkpoint, config, changes)
         return StartingPoint(description, state.epoch, changes, checkpoint.file, best_lost)
     weights = load_weights()
     if weights.record:
@@ -214,77 +209,18 @@ def restore_or_initialise(
     return StartingPoint(weights.name or "scratch", weights=weights)
 
 
-def _change_of_epochs(
+def _free_changes(
     checkpoint: LoadedCheckpoint, config: RunConfig, changes: Sequence[Difference]
 ) -> list[Difference]:  # fmt: skip
-    """Return the change of the number of epochs, which needs no `resume_force`, unless it is among the changes."""
-    before, after = (flat(node).get(EPOCHS) for node in (checkpoint.content["config"], config.stored()))
-    if before == after or any(change.key == EPOCHS for change in changes):
-        return []
-    return [Difference(EPOCHS, format_value(before), format_value(after))]
-
-
-def _continues_exactly(checkpoint: LoadedCheckpoint, config: RunConfig, changes: list[Difference]) -> bool:
-    """Return True if the epochs after the checkpoint repeat their former results."""
-    before, after = flat(checkpoint.content["config"]), flat(config.stored())
-    return not changes and all(before.get(key) == after.get(key) for key in KEYS_THAT_CHANGE_RESULTS)
-
-
-def _is_best_lost(state: TrainState, run: RunDir, *, exact: bool) -> bool:
-    """Return True if `best.pt` lacks the best epoch's weights and must be saved again from the restored state.
-
-    The run ends with the weights in `best.pt`, so those of another epoch must not be taken for the best. A `best.pt`
-    that is newer than the state was written just before a kill, or before the checkpoint that is damaged; if the
-    epochs are repeated exactly, they write it again.
-
-    Args:
-        state: The restored state.
-        run: The run folder.
-        exact: The epochs after the checkpoint repeat their former results.
-
-    Raises:
-        InputError: the weights of the best epoch are lost.
-    """
-    if state.epoch == 0 or (state.best is None and state.batches):  # without validation this epoch's end writes it
-        return False
-    best_epoch = state.best["epoch"] if state.best else state.epoch
-    try:
-        stored_epoch = _read_best_epoch(run, state.model)
-        problem = f"{run.best}: holds epoch {stored_epoch}, not the best epoch {best_epoch}"
-    except InputError as error:
-        stored_epoch, problem = -1, str(error)
-    is_newer = stored_epoch > state.epoch
-    if stored_epoch == best_epoch or (is_newer and exact):
-        return False
-    if state.epoch == best_epoch and not state.batches:
-        logger.info("%s; saved again from the state at the end of epoch %d", problem, best_epoch)
-        return True
-    remedy = (
-        "resume once with the former config, then change it"
-        if is_newer
-        else f"restore the file from a backup, or start a new run with init_from={run.last}"
-    )
-    raise InputError(f"{problem}, and no other checkpoint has the weights of that epoch; {remedy}")
-
-
-def _read_best_epoch(run: RunDir, model: torch.nn.Module) -> int:
-    """Return the epoch whose weights `best.pt` holds.
-
-    Raises:
-        InputError: it is missing, damaged, or holds weights of another model.
-    """
-    stored = checkpoints.load(run.best)["state"]
-    try:
-        epoch, shapes = int(stored["epoch"]), _shapes(stored["model"])
-    except MISMATCH_ERRORS:
-        raise InputError(f"{run.best}: holds no weights") from None
-    if shapes != _shapes(model.state_dict()):
-        raise InputError(f"{run.best}: holds weights of another model")
-    return epoch
-
-
-def _shapes(weights: Mapping[str, Any]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state_tensors(weights).items()}
+    """Return changes that affect results and need no `resume_force`, without those that are among the changes."""
+    before, after = (flat(node) for node in (checkpoint.content["config"], config.stored()))
+    keys = [EPOCHS, *({EVAL_BATCH_SIZE} & before.keys() & after.keys())]
+    known = {change.key for change in changes}
+    return [
+        Difference(key, format_value(before.get(key)), format_value(after.get(key)))
+        for key in keys
+        if key not in known and before.get(key) != after.get(key)
+    ]
 
 
 def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:

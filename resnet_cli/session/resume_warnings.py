@@ -10,11 +10,25 @@ from resnet_cli.config.stored import Difference
 from resnet_cli.training.backend import Backend
 from resnet_cli.training.trainer import ClassifierTrainer
 
+EVAL_BATCH_SIZE = "data.eval_batch_size"
+
 
 def inexactness_warnings(
     before: Mapping[str, Any], now: Mapping[str, Any], backend: Backend, *, in_shards: bool = False
 ) -> list[str]:
-    """Warn about what makes a resumed run differ from an uninterrupted one in the last digits.
+    """Warn about what makes a resumed run differ from an uninterrupted one; the arguments are `inexactness_reasons`'s.
+
+    Returns:
+        A line, or none.
+    """
+    reasons = inexactness_reasons(before, now, backend, in_shards=in_shards)
+    return [f"warning: {', '.join(reasons)}: not bit for bit the same as an uninterrupted run"] if reasons else []
+
+
+def inexactness_reasons(
+    before: Mapping[str, Any], now: Mapping[str, Any], backend: Backend, *, in_shards: bool = False
+) -> list[str]:
+    """Return what makes a resumed run differ from an uninterrupted one in the last digits.
 
     Args:
         before: The run's record; empty for a new run.
@@ -31,10 +45,11 @@ def inexactness_warnings(
         old["processes"], new["processes"] = (record.get("processes", 1) for record in (before, now))
     if not before:
         return []
-    reasons = [f"{name} {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
+    # A package that is not there now is one that this run does not need.
+    reasons = [f"{name} {old[name]} -> {new[name]}" for name in old if new.get(name) not in (None, old[name])]
     if not backend.is_reproducible:
         reasons.append(f"trainer.deterministic=false on {backend.device.type}")
-    return [f"warning: {', '.join(reasons)}: not bit for bit the same as an uninterrupted run"] if reasons else []
+    return reasons
 
 
 def lost_record_warnings(before: Mapping[str, Any], *, is_resumed: bool) -> list[str]:
@@ -86,6 +101,23 @@ def partial_epoch_warnings(changes: Sequence[Difference], trainer: ClassifierTra
     return [
         f"warning: epoch {state.epoch} ended early and is not completed: {left_out:.3g} epochs less than "
         f"trainer.epochs={trainer.epochs:g} are trained, and the schedule does not reach its end"
+    ]
+
+
+def evaluation_warnings(changes: Sequence[Difference], trainer: ClassifierTrainer) -> list[str]:
+    """Warn if the batches of the validations to come have another size, which changes the last digits of their scores.
+
+    Args:
+        changes: How the config differs from that of the checkpoint.
+        trainer: The run's trainer, with the state restored.
+    """
+    if trainer.state.is_done(trainer.epochs, trainer.early_stopping):
+        return []
+    return [
+        f"warning: {change}: scores may differ in the last digits, and with them the best epoch; so do those of nets "
+        "that draw random numbers in evaluation"
+        for change in changes
+        if change.key == EVAL_BATCH_SIZE
     ]
 
 

@@ -1,5 +1,6 @@
 """RunSaver: writes a run's checkpoints, metrics and curves into its folder."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from resnet_cli.training.finite_checks import require_finite_weights
 from resnet_cli.training.metrics import Row
 from resnet_cli.training.profiling import StepProfile
 from resnet_cli.training.state import TrainState
+
+logger = logging.getLogger("resnet_cli")
 
 DRAW_SECONDS = 1.0  # drawing takes 0.2 s, epochs on tiny data 0.01 s
 
@@ -82,15 +85,22 @@ class RunSaver:
         self.run.update_record(best=named_best(state.best, self.data["class_names"]))
 
     def load_best(self, state: TrainState, device: torch.device) -> None:
-        """Load the selected weights from `best.pt` into the model.
+        """Load the selected weights from `best.pt` into the model; if they are of another epoch, that is the best one.
 
         Raises:
-            InputError: `best.pt` is damaged, or does not hold the best epoch.
+            InputError: `best.pt` is damaged, or does not hold the last epoch of a run without validation.
         """
         found = checkpoints.load(self.run.best, device)["state"]
         epoch = state.best["epoch"] if state.best else state.epoch
         if found["epoch"] != epoch:
-            raise InputError(f"{self.run.best}: holds epoch {found['epoch']}, not the best epoch {epoch}")
+            problem = f"{self.run.best}: holds epoch {found['epoch']}, not the best epoch {epoch}"
+            if state.best is None:
+                raise InputError(problem)
+            # As after a resume whose epochs did not come out again though nothing recorded had changed.
+            logger.info("warning: %s, whose weights are lost: the test result is that of the former", problem)
+            row = next((row for row in state.rows if row["epoch"] == found["epoch"]), {"epoch": found["epoch"]})
+            state.best_tracker.take(row, found.get("thresholds"))
+            self.run.update_record(best=named_best(state.best, self.data["class_names"]))
         state.model.load_state_dict(found["model"])
         state.average = None
 

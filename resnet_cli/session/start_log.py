@@ -86,6 +86,7 @@ def _facts(prepared: PreparedRun, *, in_sweep: bool) -> RunFacts:
             or config.trainer.get("log_sharpness") is not None
             or not str(config.model["_target_"]).startswith("resnet_cli.")
             or has_random_layers(trainer.model)
+            or trainer.stepper.draws_outside_torch
         ),
     )
 

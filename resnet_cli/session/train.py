@@ -51,6 +51,7 @@ def train(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     keep_freed_memory()  # before the first tensor, and therefore before the imports below, which load torch
     from resnet_cli.distributed.ranks import ALONE, joined_ranks
+    from resnet_cli.seeding import python_random_state_kept
     from resnet_cli.session.find.start import find_setting
     from resnet_cli.session.paths import located
     from resnet_cli.session.prepare import isolated_compiler, prepare
@@ -67,7 +68,10 @@ def train(
         if record is not None:
             return record
         context = replace(context, control=on_ranks.agreed_control(context.control, ranks))
-    with RunLog(terminal=context.log_to_terminal) as log, _resume_hint(run, context.resume_command):
+    with (
+        RunLog(terminal=context.log_to_terminal) as log, _resume_hint(run, context.resume_command),
+        python_random_state_kept(),
+    ):  # fmt: skip
         if config.find is not None:
             return find_setting(config, run, context)
         if config.verify_resume:

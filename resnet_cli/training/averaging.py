@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
 from resnet_cli.training.lookahead import Lookahead, LookaheadOptions
+from resnet_cli.training.module_state import buffers_of
 from resnet_cli.training.stochastic_average import StochasticAverage
 from resnet_cli.training.weight_average import WeightAverage
 
@@ -34,12 +35,14 @@ class ExponentialAverage(WeightAverage):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__([*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())])
+        buffers = [(module, name) for module, name in buffers_of(model) if module.get_buffer(name).is_floating_point()]
+        super().__init__(list(model.parameters()), buffers)
         self.decay = decay
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Add the weights after optimizer step number `step` (1 is the first) to the average."""
+        self.follow_buffers()
         torch._foreach_lerp_(self._averages, self._replaced, self.weight(step))
 
     def weight(self, step: int) -> float:

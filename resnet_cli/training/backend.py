@@ -15,13 +15,9 @@ from resnet_cli.training.device import PrecisionName, configure_cublas, resolve_
 Batch = tuple[Tensor, Tensor]  # images [B, C, H, W]; classes [B] or class probabilities [B, K]
 CompileMode = Literal["off", "model", "step"]
 
-# Compiled graphs of one model. Full, last and accumulated batches in three sizes, in training and in evaluation mode,
-# come to 18.
+# Compiled graphs of one model, unless images have more sizes. Full, last and accumulated batches in three sizes, in
+# training and in evaluation mode, come to 18.
 MAX_COMPILED_GRAPHS = 64
-
-# Backends and operations with a switch for float32. That of oneDNN is set as well, since the older switch of products,
-# `torch.set_float32_matmul_precision`, must agree with it too.
-OPERATIONS = (("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn"), ("mkldnn", "matmul"))
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,7 @@ class Backend:
         channels_last: Keep convolution weights and images in channels-last memory format.
         deterministic: Use only operations whose results are reproducible on one machine.
         compile: What `torch.compile` compiles: nothing (`off`), the model or the whole step.
+        max_graphs: Number of graphs that may be compiled of one function.
     """
 
     device: torch.device
@@ -41,6 +38,7 @@ class Backend:
     channels_last: bool = False
     deterministic: bool = False
     compile: CompileMode = "off"
+    max_graphs: int = MAX_COMPILED_GRAPHS
 
     @classmethod
     def resolve(
@@ -118,7 +116,7 @@ class Backend:
         try:
             with (
                 self.float32() if self.device.type == "cuda" else nullcontext(),
-                _compiler_settings() if self.compile != "off" else nullcontext(),
+                _compiler_settings(self.max_graphs) if self.compile != "off" else nullcontext(),
             ):
                 yield
         finally:
@@ -139,14 +137,14 @@ class Backend:
 
 
 def _read_float32() -> tuple[list[str], str, bool]:
-    """Return PyTorch's switches for float32: those of `OPERATIONS`, and the older ones of products and of cuDNN.
+    """Return PyTorch's switches for float32: those of operations, and the older ones of products and of cuDNN.
 
     The older switches are kept besides the others, and reading one that contradicts them is an error. Therefore the
     others are all `ieee` afterwards: then only cuDNN's can contradict them, if it is True.
     """
-    operations = [torch._C._get_fp32_precision_getter(*operation) for operation in OPERATIONS]
-    for operation in OPERATIONS:
-        torch._C._set_fp32_precision_setter(*operation, "ieee")
+    operations = [operation.fp32_precision for operation in _operations()]
+    for operation in _operations():
+        operation.fp32_precision = "ieee"
     with _older_switches():
         matmul = torch.get_float32_matmul_precision()
         try:
@@ -161,8 +159,19 @@ def _write_float32(operations: Sequence[str], matmul: str, cudnn: bool) -> None:
     with _older_switches():
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = cudnn
-    for operation, precision in zip(OPERATIONS, operations, strict=True):
-        torch._C._set_fp32_precision_setter(*operation, precision)
+    for operation, precision in zip(_operations(), operations, strict=True):
+        operation.fp32_precision = precision
+
+
+def _operations() -> list[Any]:
+    """Return the operations that have a switch: products, convolutions and recurrences on GPUs, and oneDNN's products.
+
+    The last is set as well, since the older switch, `torch.set_float32_matmul_precision`, must agree with it too.
+    """
+    from torch.backends.cudnn import rnn
+
+    conv = getattr(torch.backends.cudnn, "conv")  # noqa: B009  torch's stubs lack these
+    return [torch.backends.cuda.matmul, conv, rnn, getattr(torch.backends.mkldnn, "matmul")]  # noqa: B009
 
 
 @contextmanager
@@ -179,13 +188,17 @@ def _use_deterministic_algorithms(mode: bool) -> None:
 
 
 @contextmanager
-def _compiler_settings() -> Iterator[None]:
-    """Raise the limit of graphs, and silence warnings that the user cannot act on."""
+def _compiler_settings(max_graphs: int) -> Iterator[None]:
+    """Raise the limits of graphs, and silence warnings that the user cannot act on."""
     from torch._dynamo import config  # takes a second, which only compiled runs spend
 
     if not torch.cuda.is_available():  # with a CUDA toolkit but no card, torch warns in every compiled run
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), config.patch(recompile_limit=MAX_COMPILED_GRAPHS):
+    limits = {
+        "recompile_limit": max_graphs,
+        "accumulated_recompile_limit": max(max_graphs, config.accumulated_recompile_limit),
+    }
+    with warnings.catch_warnings(), config.patch(limits):
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # the precision is the user's choice
         warnings.filterwarnings("ignore", r"\s*Online softmax is disabled")  # a hint to the authors of torch
         yield

@@ -23,6 +23,7 @@ from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_shapes import Shape, noise_like, shape_of
 from resnet_cli.training.cuda_graphs import StepRecorder, StepRecording
 from resnet_cli.training.dynamo import parts_of
+from resnet_cli.training.module_state import ModuleState
 from resnet_cli.training.optimizer_state import tensors_of, with_tensors
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, clip_gradients, compute_loss, split_batch, total, train_step
@@ -191,6 +192,8 @@ class CompiledStepper(Stepper):
             corrects.append(correct)
         with self.section("optimizer"):
             self._on_gradients()
+            if self.state.average is not None:
+                self.state.average.follow_buffers()
             with self._lrs_as_tensors():
                 self._compiled_update()
         return total(losses), total(corrects)
@@ -261,6 +264,7 @@ class CompiledStepper(Stepper):
         """Zero all learning rates; on exit restore them, the tensors that steps change and the random state."""
         if self.state.gradients is not None:
             self.state.gradients.find_layers()
+        kept = ModuleState(self.state.model, self.state.loss)
         saved = [(tensor, tensor.detach().clone()) for tensor in self._mutable_tensors()]
         groups = self.state.optimizer.param_groups
         lrs = [group["lr"] for group in groups]
@@ -277,6 +281,8 @@ class CompiledStepper(Stepper):
             with torch.no_grad():
                 for tensor, value in saved:
                     tensor.copy_(value)
+            if self._recorder is None:  # recorded steps write to the tensors that a module had while they were recorded
+                kept.restore()
             self.state.optimizer.zero_grad()
 
     def _cannot_compile(self, error: Exception) -> str:

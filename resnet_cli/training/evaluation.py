@@ -1,8 +1,8 @@
 """Evaluation: a model's mean loss and accuracy over batches."""
 
 import copy
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -27,6 +27,21 @@ def without_smoothing(loss_fn: LossFunction | None) -> LossFunction | None:
     plain: Any = copy.deepcopy(loss_fn)
     plain.label_smoothing = 0.0
     return cast(LossFunction, plain)
+
+
+@contextmanager
+def smoothing_off(loss_fn: LossFunction) -> Iterator[None]:
+    """Set the `label_smoothing` of a loss to 0 inside the block; its buffers are those that training has changed."""
+    smoothing = getattr(loss_fn, "label_smoothing", 0)
+    if not smoothing:
+        yield
+        return
+    own: Any = loss_fn
+    own.label_smoothing = torch.zeros_like(smoothing) if isinstance(smoothing, Tensor) else 0.0
+    try:
+        yield
+    finally:
+        own.label_smoothing = smoothing
 
 
 class _Sums:

@@ -121,13 +121,14 @@ class Freezing:
 
     Attributes:
         compiled: Name of what is recompiled at each change, for the log; empty if nothing is.
+        is_changed: A state has been loaded whose steps may have frozen other parts.
 
     Raises:
         InputError: a pattern matches nothing, or in some step nothing would train.
     """
 
     def __init__(self, model: nn.Module, spans: Sequence[FrozenSpan]) -> None:
-        self.model, self.compiled = model, ""
+        self.model, self.compiled, self.is_changed = model, "", False
         self._parameters = dict(model.named_parameters())
         self._norms = {name: m for name, m in model.named_modules() if isinstance(m, _NormBase)}
         self._statistics = {
@@ -172,6 +173,11 @@ class Freezing:
         return frozenset.intersection(*(frozenset(phase.layers) for phase in self._phases))
 
     @property
+    def num_phases(self) -> int:
+        """The number of ranges of steps in which different parts are frozen."""
+        return len(self._phases)
+
+    @property
     def phase(self) -> object:
         """An identifier of the set of parameters that is frozen now; None before the first step."""
         return self._present
@@ -194,6 +200,7 @@ class Freezing:
                 layer.training = False
         if phase is self._present:
             return False
+        thawed = self._thawed(step, phase)
         if self._trainable is None:
             self._trainable = [p for p in self._parameters.values() if p.requires_grad]
         for parameter in self._trainable:
@@ -203,7 +210,7 @@ class Freezing:
         for layer in self.frozen_layers:
             layer.training = layer not in phase.layers
         self._present = phase
-        _complete_momentum(optimizer)
+        _complete_momentum(optimizer, thawed)
         if not self._measuring:
             self._log(step, phase)
         return True
@@ -218,6 +225,16 @@ class Freezing:
             self._measuring, self._present = False, None
             for parameter in self._trainable or ():
                 parameter.requires_grad_(True)
+
+    def _thawed(self, step: int, phase: _Phase) -> frozenset[Tensor]:
+        """Return the parameters that were frozen in the step before this one, or may have been, and train now."""
+        if self.is_changed and not self._measuring:
+            self.is_changed = False
+            return frozenset(self._parameters.values()) - phase.frozen
+        before = self._present
+        if before is None and step and not self._measuring:  # resumed
+            before = self._phases[self._index(step - 1)]
+        return before.frozen - phase.frozen if before is not None else frozenset()
 
     def _index(self, step: int) -> int:
         return bisect_right(self._phases, step, key=lambda phase: phase.start) - 1
@@ -257,16 +274,19 @@ def _is_frozen(layer: nn.Module, frozen: frozenset[Tensor]) -> bool:
     return bool(own) and all(parameter in frozen for parameter in own)
 
 
-def _complete_momentum(optimizer: torch.optim.Optimizer) -> None:
+def _complete_momentum(optimizer: torch.optim.Optimizer, thawed: frozenset[Tensor]) -> None:
     """Give a zero momentum to parameters that begin to train later than others of their group.
 
-    torch's fused SGD requires that either all parameters of a group have momentum or none.
+    torch's fused SGD requires that either all parameters of a group have momentum or none. Those that never get a
+    gradient have none.
     """
     for group in optimizer.param_groups:
         if not group.get("fused") or not group.get("momentum"):
             continue
         trained = [p for p in group["params"] if p.requires_grad]
         without = [p for p in trained if optimizer.state.get(p, {}).get("momentum_buffer") is None]
-        if 0 < len(without) < len(trained):
-            for parameter in without:
+        if len(without) == len(trained):
+            continue
+        for parameter in without:
+            if parameter in thawed:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

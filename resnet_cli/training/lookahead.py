@@ -10,6 +10,7 @@ from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import AtLeast, Between, Positive
 from resnet_cli.config.run_length import total_steps
 from resnet_cli.errors import InputError
+from resnet_cli.training.module_state import buffers_of
 from resnet_cli.training.weight_average import WeightAverage
 
 
@@ -58,8 +59,9 @@ class Lookahead(WeightAverage):
     """
 
     def __init__(self, model: nn.Module, options: LookaheadOptions) -> None:
-        buffers = [b for b in model.buffers() if b.is_floating_point()] if options.buffers else []
-        super().__init__([*model.parameters(), *buffers])
+        buffers = buffers_of(model) if options.buffers else []
+        buffers = [(module, name) for module, name in buffers if module.get_buffer(name).is_floating_point()]
+        super().__init__(list(model.parameters()), buffers)
         self.options = options
         self._total_steps: int | None = None
 
@@ -102,6 +104,7 @@ class Lookahead(WeightAverage):
     def update(self, step: int) -> None:
         """Synchronise slow and fast weights after optimizer step number `step`, if it is a multiple of k."""
         if step % self.options.k == 0:
+            self.follow_buffers()
             torch._foreach_lerp_(self._averages, self._replaced, self.weight(step))
             self._copy(self._averages, to=self._replaced)
 

@@ -13,6 +13,7 @@ from resnet_cli.training.backend import Batch
 from resnet_cli.training.batching import EpochIterator, overfit_loaders
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.metrics import Row
+from resnet_cli.training.module_state import ModuleState
 from resnet_cli.training.optimizer_state import copy_values, restore_values
 from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.trainer import ClassifierTrainer
@@ -154,6 +155,7 @@ def without_trace(stepper: Stepper) -> Iterator[None]:
     state, optimizer = stepper.state, stepper.state.optimizer
     if state.gradients is not None:
         state.gradients.find_layers()
+    kept = ModuleState(state.model, state.loss)
     saved = [(tensor, tensor.detach().clone()) for tensor in state.tensors]
     groups = [copy_values(group, without=("params",)) for group in optimizer.param_groups]
     assert state.step == 0, "measured before the first step"
@@ -178,6 +180,7 @@ def without_trace(stepper: Stepper) -> Iterator[None]:
                 restore_values(group, options, kept=("params",))
             for tensor, value in saved:
                 tensor.copy_(value)
+        kept.restore()
         for name, value in numbers.items():
             setattr(state, name, value)
         state.modules_with_buffers = None

@@ -27,6 +27,18 @@ class ModuleState:
                 setattr(module, name, tensor)
 
 
+def buffers_of(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return the module and the name of each buffer, in the order of `model.buffers()`.
+
+    Unlike the tensor, they stay the same where a module replaces it, as `self.mean = 0.9 * self.mean + 0.1 * x` does.
+    """
+    own = [found for module in model.modules() for found in _named(module)]
+    by_tensor: dict[int, tuple[nn.Module, str]] = {}
+    for module, name, tensor in own:
+        by_tensor.setdefault(id(tensor), (module, name))
+    return list(by_tensor.values())
+
+
 def _named(module: nn.Module, *, parameters: bool = False) -> list[tuple[nn.Module, str, Tensor]]:
     """Return the buffers of a module, and its parameters if they are asked for, without those of its children."""
     found: list[tuple[str, Tensor]] = list(module.named_buffers(recurse=False))

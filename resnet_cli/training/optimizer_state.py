@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 
 def with_tensors(optimizer_state: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
@@ -37,3 +38,25 @@ def restore_values(present: dict[str, Any], saved: Mapping[str, Any], *, kept: C
             present[key].copy_(value)
         else:
             present[key] = value
+
+
+def restore_dtypes(optimizer: Optimizer, stored: Mapping[str, Any]) -> None:
+    """Give tensors of a loaded state the types that they were stored with.
+
+    `Optimizer.load_state_dict` casts all but `step` to the type of their parameter: moments in bfloat16 and counters
+    would become float32.
+
+    Args:
+        optimizer: The optimizer, into which the state has been loaded.
+        stored: What its `state_dict` returned.
+    """
+    numbers = [number for group in stored["param_groups"] for number in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in zip(numbers, parameters, strict=True):
+        present = optimizer.state.get(parameter, {})
+        for name, value in stored["state"].get(number, {}).items():
+            loaded = present.get(name)
+            if name == "step" or not isinstance(value, Tensor) or not isinstance(loaded, Tensor):
+                continue
+            if loaded.dtype == parameter.dtype != value.dtype and loaded.shape == value.shape:
+                present[name] = value.to(loaded.device, copy=True)

@@ -11,6 +11,7 @@ from resnet_cli.errors import is_out_of_memory
 from resnet_cli.training.backend import Batch, CompileMode
 from resnet_cli.training.batch_norm import has_batch_norm
 from resnet_cli.training.compiled_step import CompiledStepper
+from resnet_cli.training.module_state import ModuleState
 from resnet_cli.training.optimizer_state import copy_values, restore_values
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import clear_gradients
@@ -36,10 +37,11 @@ class StepBackup:
     def __init__(self, state: TrainState) -> None:
         self.state, self.step = state, state.step
         sums: Iterable[Tensor] = ()
+        self._modules = ModuleState(state.model, state.loss)
         if state.gradients is not None:
             state.gradients.find_layers()
             sums = state.gradients.tensors
-        self._tensors = _copies([*state.model.buffers(), *state.loss_tensors.values(), *sums])
+        self._tensors = _copies(sums)
         self._scaler = state.scaler.state_dict()  # empty if it is disabled
         self._groups: list[dict[str, Any]] = []
         self._values: dict[Tensor, dict[str, Any]] | None = None
@@ -56,6 +58,7 @@ class StepBackup:
     def restore(self) -> None:
         """Undo what the step has done, and free its gradients."""
         state = self.state
+        self._modules.restore()
         for tensor, value in self._tensors:
             tensor.copy_(value)
         if self._values is not None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_cli.distributed.ranks import Ranks
+from resnet_cli.training.module_state import buffers_of
 
 SLOTS = 3  # after gradients and statistics: loss, correct predictions, ranks that received a stop signal
 
@@ -100,10 +101,14 @@ class Replica:
         originals: list[Tensor] = [*model.parameters(), *model.buffers()]
         copies: list[Tensor] = [*self.model.parameters(), *self.model.buffers()]
         self.twins = dict(zip(originals, copies, strict=True))
+        self._buffers = [(module, name, getattr(module, name)) for module, name in buffers_of(self.model)]
 
     @torch.no_grad()
     def update(self) -> None:
         """Make the copy equal to the model, without gradients."""
+        for owner, name, buffer in self._buffers:
+            if getattr(owner, name) is not buffer:  # a forward pass has replaced it
+                setattr(owner, name, buffer)
         for tensor, twin in self.twins.items():
             twin.copy_(tensor)
             twin.requires_grad_(tensor.requires_grad)

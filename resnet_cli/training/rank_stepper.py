@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from resnet_cli.distributed.ranks import RankGroup, Ranks, part_of
 from resnet_cli.distributed.tree import Leaf, sum_shards
 from resnet_cli.training.backend import Batch
-from resnet_cli.training.device import seed_device
 from resnet_cli.training.lockstep import Lockstep
 from resnet_cli.training.rank_exchange import SLOTS, Exchange, Replica
+from resnet_cli.training.shared_buffers import SharedBuffers
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, clear_gradients, compute_gradients, update_weights
 from resnet_cli.training.stepper import Stepper
@@ -46,18 +46,20 @@ class RankStepper(Stepper):
         super().__init__(state, **others)
         self.ranks, self.shards, self.sync_batch_norm = ranks, shards, sync_batch_norm
         self.step_function = self._step_together
+        self._shared = SharedBuffers(state.model, state.loss, ranks)
         self._replicas: list[Replica] = []  # one for each shard of this rank, if they are normalised together
         if ranks.size > 1:
             self.part = self._own_part
 
     def finish_epoch(self, batches: Iterable[Batch]) -> None:
-        """Add the weights of the epoch to the average; set the buffers of model and averages to the first rank's.
+        """Add the weights of the epoch to the average; set the buffers of model, loss and averages to the first rank's.
 
         Buffers other than batch-norm statistics differ between ranks.
         """
         super().finish_epoch(batches)
-        average = self.state.average
-        self.ranks.broadcast_([*self.state.model.buffers(), *(average.tensors if average is not None else ())])
+        self._shared.find_changing()
+        state, averages = self.state, self.state.average.tensors if self.state.average is not None else ()
+        self.ranks.broadcast_([*state.model.buffers(), *state.loss_tensors.values(), *averages])
 
     def _own_part(self, count: int) -> slice:
         """Return the samples of a batch that this rank trains on: its part, or those of its shards."""
@@ -69,16 +71,16 @@ class RankStepper(Stepper):
 
     def _prepare_step(self) -> None:
         super()._prepare_step()
-        if self.ranks.rank and self.seed is not None:  # dropout differs between the parts of a batch
-            self._seed("rank", self.ranks.rank)
+        if self.ranks.rank:  # dropout differs between the parts of a batch
+            self._seed_part("rank", self.ranks.rank)
 
-    def _seed(self, *parts: str | int) -> None:
-        assert self.seed is not None
-        seed_device(self.device, self.seed, "step", self.state.epoch, self.state.batches, *parts)
+    def _seed_part(self, *parts: str | int) -> None:
+        self.seed_draws("step", self.state.epoch, self.state.batches, *parts)
 
     def _step_together(self, batch: Batch, *, options: StepOptions, **others: Any) -> tuple[Tensor, Tensor]:
         """Take a step like `train_step`, with the same arguments, together with the other ranks."""
         state = self.state
+        self._shared.before_step()
         exchange = Exchange(state.model, state.optimizer, self.ranks)
         if self.shards is None:
             total = exchange.flatten(*self._gradients_of(batch, self.ranks.part(len(batch[0])), options))
@@ -134,8 +136,7 @@ class RankStepper(Stepper):
         part = part_of(len(batch[0]), shard, self.shards or 1)
         if part.start == part.stop:
             return None
-        if self.seed is not None:
-            self._seed("shard", shard)
+        self._seed_part("shard", shard)
         exchange.restore_statistics()
         return exchange.flatten(*self._gradients_of(batch, part, options))
 
@@ -156,8 +157,7 @@ class RankStepper(Stepper):
         def compute(number: int) -> Tensor | None:
             replica, part = self._replicas[number], sizes[own.start + number]
             replica.update()
-            if self.seed is not None:
-                self._seed("shard", own.start + number)
+            self._seed_part("shard", own.start + number)
             with synchronised(replica.model, partial(lockstep.exchange, number)):
                 found = self._part_of_step(replica.model, batch, part, options)
             return exchange.flatten(*found, replica) if found[0] else None

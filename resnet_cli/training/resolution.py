@@ -67,6 +67,11 @@ class Resolution:
                 found.append((step, *size))
         return found
 
+    @property
+    def most_sizes(self) -> int:
+        """The number of sizes that a run of any length can have at most."""
+        return sum(-(-side // self.multiple) + 1 for side in self.size)
+
     def resize(self, images_BCHW: Tensor, step: int) -> Tensor:
         """Return the images reduced (bilinear, antialiased) to the size of a step, or unchanged at full size."""
         return resize(images_BCHW, self.size_at(step))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.seeding import random_state_kept, seeded_generator
 from resnet_cli.training.backend import Batch
-from resnet_cli.training.device import seed_device
+from resnet_cli.training.device import draws_outside_torch, seed_device
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.module_state import ModuleState
 from resnet_cli.training.teacher import Teacher
@@ -59,15 +59,15 @@ def sharpness(
         return None
     device, count = parameters[0].device, sum(p.numel() for p in parameters)
     vector = torch.randn(count, generator=seeded_generator("cpu", seed, "sharpness")).to(device)
-    kept = ModuleState(model, loss_fn)
+    kept, python = ModuleState(model, loss_fn), draws_outside_torch(model, loss_fn)
 
     def product(vector: Tensor) -> Tensor:
         kept.restore()  # else it would be that of another matrix each time, if a buffer changes the loss
-        seed_device(device, seed, "sharpness")
+        seed_device(device, seed, "sharpness", python=python)
         return hessian_product(model, loss_fn, parameters, batches(), vector, teacher)
 
     try:
-        with _training_mode(model, frozen), torch.enable_grad(), random_state_kept(device):
+        with _training_mode(model, frozen), torch.enable_grad(), random_state_kept(device, python=python):
             return largest_eigenvalue(product, vector, iterations, ranks)
     finally:
         kept.restore()

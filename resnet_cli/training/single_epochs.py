@@ -5,6 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -14,11 +15,10 @@ from resnet_cli.config.arguments import require_arguments
 from resnet_cli.config.ranges import AtLeast
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.seeding import random_state_kept
-from resnet_cli.training.backend import Backend, Batch
+from resnet_cli.training.backend import MAX_COMPILED_GRAPHS, Backend, Batch
 from resnet_cli.training.batch_format import checked_batches
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
-from resnet_cli.training.device import seed_device
 from resnet_cli.training.metrics import BatchResult, EpochResult, Scores
 from resnet_cli.training.progress import Progress
 from resnet_cli.training.rank_stepper import RankStepper
@@ -60,6 +60,14 @@ class SingleEpochs(ABC):
         )  # fmt: skip
         self.stepper.resolution = stepper.resolution
 
+    def allow_graphs(self) -> None:
+        """Set the limit of compiled graphs to as many as the run can need; see `Backend.switches`."""
+        resolution, freezing = self.stepper.resolution, self.state.freezing
+        sizes = 1 if resolution is None else resolution.most_sizes
+        phases = 1 if freezing is None else freezing.num_phases
+        # A full and a short batch of each size, in micro-batches of two sizes each, and those of evaluations.
+        self.backend = replace(self.backend, max_graphs=max(MAX_COMPILED_GRAPHS, phases * 4 * (sizes + 1)))
+
     def evaluated_batches(self, loader: Iterable[Batch], limit: int | None, control: RunControl) -> Iterator[Batch]:
         """Return this rank's batches of an evaluation; with several ranks, `evaluate` polls for signals itself."""
         polled = control if self.ranks.size == 1 else None
@@ -88,13 +96,13 @@ class SingleEpochs(ABC):
     @contextmanager
     def evaluation_autocast(self) -> Iterator[None]:
         """Return the context manager for a forward pass of an evaluation; draws from a seed leave no trace."""
-        seed, device = self.stepper.seed, self.backend.device
+        stepper = self.stepper
         with self.backend.autocast():
-            if self._evaluated is None or seed is None:
+            if self._evaluated is None or stepper.seed is None:
                 yield
                 return
-            with random_state_kept(device):
-                seed_device(device, seed, "evaluation", self.state.epoch, next(self._evaluated))
+            with random_state_kept(self.backend.device, python=stepper.draws_outside_torch):
+                stepper.seed_draws("evaluation", self.state.epoch, next(self._evaluated))
                 yield
 
     @abstractmethod

@@ -1,5 +1,6 @@
 """TrainState: everything about a run that must survive a restart, in one object."""
 
+import math
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from resnet_cli.errors import PrunedError
 from resnet_cli.training.freezing import Freezing
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.metrics import Prune, Row, Scores, Totals, epoch_row
+from resnet_cli.training.optimizer_state import restore_dtypes
 from resnet_cli.training.step import lrs_by_group
 from resnet_cli.training.weight_average import WeightAverage
 
@@ -50,11 +52,15 @@ class BestTracker:
         if best is not None and ranking(row, self.select_by) <= ranking(best, self.select_by):
             self.epochs_without_improvement += 1
             return False
+        self.take(row, thresholds)
+        return True
+
+    def take(self, row: Row, thresholds: Sequence[float] | None = None) -> None:
+        """Make an epoch the best one, whatever its scores; missing ones rank last. The arguments are `update`'s."""
         self.best = {name: row[name] for name in BEST_KEYS if name in row} | {"select_by": self.select_by}
         if thresholds is not None:
             self.best["thresholds"] = list(thresholds)
         self.epochs_without_improvement = 0
-        return True
 
 
 @dataclass
@@ -82,6 +88,8 @@ class TrainState:
     rows: list[Row] = field(default_factory=list)  # one for each finished epoch
     # Where steps ran out of memory: `epoch` and `step` from 1, and the largest `micro_batch` from there on.
     halvings: list[dict[str, int]] = field(default_factory=list)
+    # Those of a run that is reproduced, whose steps are split as they were there.
+    planned_halvings: Sequence[dict[str, int]] = ()
     splits_evenly: bool = True  # see `split_batch`; runs begun by versions up to 0.2.0 keep their micro-batches
     is_save_due: bool = False  # a step has changed settings that a resumed run must take over
     in_single_steps: bool = False  # the current epoch has steps that belong to no epoch of `fit`
@@ -104,6 +112,12 @@ class TrainState:
     def micro_batch(self) -> int | None:
         """The largest number of images in a micro-batch after steps ran out of memory; None if no step has."""
         return self.halvings[-1]["micro_batch"] if self.halvings else None
+
+    def take_planned_halvings(self) -> None:
+        """Split the next step, and those after it, as the run that is reproduced did."""
+        for item in self.planned_halvings:
+            if item["step"] <= self.step + 1 and (self.micro_batch or math.inf) > item["micro_batch"]:
+                self.halvings.append(dict(item))
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -240,6 +254,7 @@ class TrainState:
         names = {*keep_options, *LABELS}
         kept = [{name: group[name] for name in names if name in group} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(self._with_own_step_counts(state))
+        restore_dtypes(self.optimizer, state)
         for group, options in zip(self.optimizer.param_groups, kept, strict=True):
             group.update(options)
             for name in LABELS:

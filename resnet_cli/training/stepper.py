@@ -10,7 +10,8 @@ from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_format import name_label_error
 from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
-from resnet_cli.training.device import seed_device
+from resnet_cli.training.device import draws_outside_torch, seed_device
+from resnet_cli.training.dynamo import parts_of
 from resnet_cli.training.finite_checks import require_finite_gradients, require_finite_loss
 from resnet_cli.training.profiling import Section, no_section
 from resnet_cli.training.resolution import Resolution
@@ -32,9 +33,10 @@ class Stepper:
         options: Settings of a step.
         schedule: Step (0-based, about to be taken) -> factor on every learning rate; None keeps them constant. It may
             have `groups` with separate factors for some parameter groups: `resnet_cli.schedules.GroupedSchedule`.
-        seed: Seeds the device's generator by (seed, epoch, batch) before each step; None does not seed it.
+        seed: Seeds the random generators by (seed, epoch, batch) before each step; None does not seed them.
 
     Attributes:
+        draws_outside_torch: True if the generators of Python and NumPy are among those that are seeded.
         can_sync_every_step: True if reading a number from the device does not make the host wait, so that loss and
             gradients are checked in every step.
         section: Returns the context manager that profiles a section of a step.
@@ -60,6 +62,7 @@ class Stepper:
         self.state, self.model, self.options = state, model, options
         self.schedule, self.seed = schedule, seed
         self.device = state.totals.device
+        self.draws_outside_torch = draws_outside_torch(state.model, state.loss, *parts_of(state.optimizer))
         self.can_sync_every_step = self.device.type == "cpu"
         self.section: Section = no_section
         self.resolution: Resolution | None = None
@@ -143,8 +146,7 @@ class Stepper:
             return
         if not has_batch_norm(state.model):
             return
-        if self.seed is not None:
-            seed_device(self.device, self.seed, "batch norm", state.epoch)
+        self.seed_draws("batch norm", state.epoch)
         with average.applied():
             frozen = state.freezing.frozen_layers if state.freezing is not None else ()
             update_batch_norm(state.model, batches, autocast=self.options.autocast, frozen=frozen)
@@ -212,11 +214,16 @@ class Stepper:
         if not self.model.training:  # `train` visits all modules
             self.model.train()
         self._apply_freezing(state.step)
+        state.take_planned_halvings()
         factor = self.lr_factor()
         if factor is not None:
             set_lr(state.optimizer, factor, self._own_lr_factors())
+        self.seed_draws("step", state.epoch, state.batches)
+
+    def seed_draws(self, *parts: int | str) -> None:
+        """Seed the random generators by the run's seed and `parts`, if it has one."""
         if self.seed is not None:
-            seed_device(self.device, self.seed, "step", state.epoch, state.batches)
+            seed_device(self.device, self.seed, *parts, python=self.draws_outside_torch)
 
     def _apply_freezing(self, step: int) -> bool:
         """Freeze what is frozen in a step, and unfreeze the rest. Return True if that changes anything."""

@@ -9,6 +9,7 @@ from torch import nn
 from resnet_cli.config.counts import counted
 from resnet_cli.errors import InputError
 from resnet_cli.training.batch_norm import has_batch_norm
+from resnet_cli.training.module_state import buffers_of
 from resnet_cli.training.weight_average import WeightAverage
 
 
@@ -38,10 +39,9 @@ class StochasticAverage(WeightAverage):
             raise InputError(
                 f"trainer.swa_start={start}: must be a fraction of the run below 1, or a whole number of epochs"
             )
-        parameters, buffers = list(model.parameters()), list(model.buffers())
-        super().__init__([*parameters, *buffers])
+        super().__init__(list(model.parameters()), buffers_of(model))
         self.start, self.lr = start, lr
-        self._num_weights, self._has_batch_norm = len(parameters), has_batch_norm(model)
+        self._has_batch_norm = has_batch_norm(model)
         self.count = 0
         self.first_step: int | None = None
         self._last_epoch = -1  # the last epoch in the average: a resumed run must not add it twice
@@ -76,6 +76,7 @@ class StochasticAverage(WeightAverage):
         """Add the weights at the end of an epoch to the average. Return False if the epoch is before the tail."""
         if self.first_step is None:
             return False
+        self.follow_buffers()
         own, n = self._replaced, self._num_weights
         if epoch != self._last_epoch:
             if not self.count:
@@ -89,6 +90,7 @@ class StochasticAverage(WeightAverage):
 
     def set_buffers(self) -> None:
         """Copy the model's current buffers, which belong to the averaged weights."""
+        self.follow_buffers()
         n = self._num_weights
         self._copy(self._replaced[n:], to=self._averages[n:])
 

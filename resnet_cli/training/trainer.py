@@ -21,7 +21,7 @@ from resnet_cli.training.batching import NO_BATCH, EpochIterator, overfit_loader
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import PrecisionName, device_of_model
 from resnet_cli.training.epoch_lines import log_early_stop, log_epoch
-from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
+from resnet_cli.training.evaluation import LossFunction, evaluate, smoothing_off
 from resnet_cli.training.finite_checks import require_finite_loss
 from resnet_cli.training.freezing import Freezing
 from resnet_cli.training.gradient_norms import GradientSums
@@ -142,7 +142,7 @@ class ClassifierTrainer(SingleEpochs):
         self.model = self.backend.prepare_model(model)
         self.forward = self.backend.compile_model(self.model)
         train_loss_fn = training_loss(loss_fn, label_smoothing, self.device)
-        self.eval_loss_fn = without_smoothing(loss_fn) or nn.functional.cross_entropy
+        self.eval_loss_fn = loss_fn or nn.functional.cross_entropy
         self.epochs, self.early_stopping, self.checkpoint_every = epochs, early_stopping, checkpoint_every
         self.max_batches, self.steps_per_epoch, self.overfit_batches = max_batches, steps_per_epoch, overfit_batches
         self.profile, self.multi_label, self.log_sharpness = profile, multi_label, log_sharpness
@@ -265,7 +265,7 @@ class ClassifierTrainer(SingleEpochs):
             InputError: There are no batches, or one is malformed.
         """
         label_totals = LabelTotals(thresholds) if self.multi_label else None
-        with self.state.evaluated_weights(), self.backend.switches():
+        with self.state.evaluated_weights(), self.backend.switches(), smoothing_off(self.eval_loss_fn):
             scores = evaluate(
                 self.forward, checked_batches(batches), device=self.device, loss_fn=self.eval_loss_fn,
                 autocast=self.evaluation_autocast, label_totals=label_totals, tta=tta, ranks=self.ranks,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class WeightAverage:
@@ -14,11 +14,13 @@ class WeightAverage:
     A subclass follows either the steps of a run, by `update` and `update_by`, or its epochs.
 
     Args:
-        replaced: The model's tensors, whose current values initialise the averages.
+        weights: Parameters of the model, whose current values initialise the averages.
+        buffers: Modules of the model and the names of their buffers, which are averaged too, after the weights.
     """
 
-    def __init__(self, replaced: Sequence[Tensor]) -> None:
-        self._replaced = list(replaced)
+    def __init__(self, weights: Sequence[Tensor], buffers: Sequence[tuple[nn.Module, str]] = ()) -> None:
+        self._num_weights, self._buffers = len(weights), list(buffers)
+        self._replaced = [*weights, *(module.get_buffer(name) for module, name in buffers)]
         self._averages = [tensor.detach().clone() for tensor in self._replaced]
 
     @property
@@ -52,6 +54,15 @@ class WeightAverage:
             InputError: as in `check_length`.
         """
 
+    def follow_buffers(self) -> None:
+        """Refer to the tensors that are buffers now, where a module has replaced one by another of the same kind."""
+        for number, (module, name) in enumerate(self._buffers, self._num_weights):
+            own, known = getattr(module, name), self._replaced[number]
+            if own is known or not isinstance(own, Tensor):
+                continue
+            if (own.shape, own.dtype, own.device) == (known.shape, known.dtype, known.device):
+                self._replaced[number] = own
+
     def update(self, step: int) -> None:
         """Add the weights after optimizer step number `step` (1 is the first) to the average."""
 
@@ -61,6 +72,8 @@ class WeightAverage:
 
     def update_by(self, weight: Tensor) -> None:
         """Like `update`, with the weight as a device tensor so that `torch.compile` does not specialise on its value.
+
+        `follow_buffers` must have been called since the forward pass.
 
         Args:
             weight: `weight(step)`, a scalar.
@@ -77,6 +90,7 @@ class WeightAverage:
 
     def restart(self) -> None:
         """Restart from the model's current weights."""
+        self.follow_buffers()
         self._copy(self._replaced, to=self._averages)
 
     @contextmanager
@@ -85,16 +99,23 @@ class WeightAverage:
         if not self.is_active:
             yield
             return
-        own = [tensor.detach().clone() for tensor in self._replaced]
-        self._copy(self._averages, to=self._replaced)
+        self.follow_buffers()
+        tensors, own = list(self._replaced), [tensor.detach().clone() for tensor in self._replaced]
+        buffers = [getattr(module, name) for module, name in self._buffers]
+        self._copy(self._averages, to=tensors)
         try:
             yield
         finally:
-            self._copy(own, to=self._replaced)
+            for (module, name), tensor in zip(self._buffers, buffers, strict=True):
+                if getattr(module, name) is not tensor:  # a forward pass has replaced it
+                    setattr(module, name, tensor)
+            self._replaced[:] = tensors
+            self._copy(own, to=tensors)
 
     def copy_to_model(self) -> None:
         """Replace the model's weights with the averages, if they are active."""
         if self.is_active:
+            self.follow_buffers()
             self._copy(self._averages, to=self._replaced)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`resnet_cli.train` from Python: what the command does, with exceptions of the same words."""
 
 import os
+import random
 import signal
 import sys
 from types import ModuleType
@@ -48,11 +49,12 @@ def test_a_run_is_resumed(tmp_path):
 
 def test_the_random_state_of_the_caller_is_kept():
     torch.manual_seed(3)
-    before = torch.get_rng_state()
+    before, python = torch.get_rng_state(), random.getstate()
     run = resnet_cli.train(tiny("trainer.epochs=1"))
     assert torch.equal(torch.get_rng_state(), before)
     run.load()
     assert torch.equal(torch.get_rng_state(), before)
+    assert random.getstate() == python
     with pytest.raises(InputError, match="nearest"):
         resnet_cli.train(tiny("model.depth=21"))
     assert torch.equal(torch.get_rng_state(), before)

@@ -118,6 +118,20 @@ def test_wrong_groups_are_refused(groups, message):
         build(net(), groups)
 
 
+def test_a_copy_takes_the_same_steps():
+    model = net()
+    optimizer = build(model)
+    gradients(model)
+    optimizer.step()
+    other, copied = copy.deepcopy((model, optimizer))
+    assert all(part.state is copied.state for part in copied.combined_optimizers)
+    gradients(model, 1)
+    gradients(other, 1)
+    optimizer.step()
+    copied.step()
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+
+
 def test_closures_and_state_dicts_are_those_of_any_optimizer():
     model = net()
     optimizer = build(model)

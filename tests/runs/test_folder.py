@@ -4,6 +4,7 @@ import json
 import ntpath
 import re
 import shlex
+import sys
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -168,9 +169,11 @@ def test_the_command_that_goes_on_is_understood(name):
     assert OverridesParser.create().parse_override(argument).value() == name
 
 
-def test_environment_names_versions_and_commit():
+def test_environment_names_versions_and_commit(monkeypatch):
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
     record = collect_environment([])
-    assert {"python", "torch", "hydra-core"} <= set(record["versions"])
+    assert {"python", "torch", "hydra-core", "pillow"} <= set(record["versions"])
+    assert "timm" not in record["versions"], "it is not used"
     assert record["git_commit"] is None
     unknown, known = Repository(("working folder",), "a", problem="refused"), Repository(("package",), "b", "12ab")
     assert collect_environment([unknown, known])["git_commit"] == "12ab"

@@ -99,6 +99,7 @@ CASES = {
     "rates by depth": ["optimizer.layer_decay=0.5", "optimizer.head_lr=0.3", "optimizer.decay_norm_and_bias=false"],
     "no validation": ["data.val_fraction=0", "data.drop_last=true"],
     "without batch norm": ["model=fixup20", "model.depth=8", "trainer.channels_last=false", "trainer.precision=bf16"],
+    "draws from any global generator": ["model._target_=tests.support.small_nets.DrawingNet"],
 }
 
 
@@ -268,6 +269,14 @@ def test_a_run_resumed_on_cuda_is_exact_with_reproducible_operations_only(determ
         lines
         == ["warning: trainer.deterministic=false on cuda: not bit for bit the same as an uninterrupted run"][:count]
     )
+
+
+def test_another_version_of_a_package_is_a_reason_unless_the_package_is_not_used_now():
+    backend = Backend(torch.device("cpu"), "fp32")
+    before = {"device": "cpu", "precision": "fp32", "versions": {"torch": "2", "pillow": "11", "timm": "1"}}
+    now = {**before, "versions": {"torch": "2", "pillow": "12"}}
+    (line,) = inexactness_warnings(before, now, backend)
+    assert line.startswith("warning: pillow 11 -> 12: not bit for bit")
 
 
 def test_what_makes_a_resumed_run_inexact_is_said(run, monkeypatch):

@@ -83,6 +83,14 @@ def test_options_of_another_optimizer_with_the_same_state_take_effect(train, tmp
     assert (group["weight_decay"], group["decoupled_weight_decay"]) == (0.05, True)
 
 
+def test_another_class_of_a_groups_own_optimizer_with_the_same_state_takes_effect(train, tmp_path, start):
+    groups = "optimizer.groups={head:{optimizer:{_target_:torch.optim.Adam,lr:0.01}}}"
+    start(groups)
+    status, _, err = train(*FORCED, groups.replace("Adam", "AdamW"))
+    assert (status, err) == (0, "")
+    assert [group.get("decoupled_weight_decay") for group in groups_of(tmp_path)] == [None, True]
+
+
 def test_a_run_whose_validation_part_was_taken_away_ends_with_its_last_epoch(train, tmp_path, start):
     start("trainer.early_stopping=5", epochs=2)
     assert record_of(tmp_path / "run")["best"]["epoch"] in (1, 2)

@@ -126,6 +126,15 @@ def test_shards_end_with_the_same_bits_on_any_number_of_processes_resumed_or_not
     assert "\nsizes   4x4 " in (folder / "train.log").read_text(), "trainer.resolution is used"
 
 
+def test_what_a_loss_accumulates_is_the_same_on_every_process(train, stopped):
+    options = ("model=plain_mlp", "loss._target_=tests.support.trainers.ScaledLoss", "trainer.processes=2")
+    folder, whole = stopped(4, *options)
+    again = ("trainer.checkpoint_every=2", "trainer.epochs=1", f"hydra.run.dir={folder.name}", "resume=auto")
+    assert train(*tiny(*options, *again))[0] == 0
+    assert "epoch 0 and 2 batches" in (folder / "train.log").read_text()
+    assert_same_end(folder, whole)
+
+
 @pytest.mark.slow
 def test_batch_norm_over_the_whole_batch_trains_as_one_process_does(train, tmp_path):
     run_all(train, "data.count=96", "trainer.sync_batch_norm=true", "optimizer.lr=0.01", sizes=(1, 3))

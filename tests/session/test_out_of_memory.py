@@ -83,6 +83,38 @@ def test_a_resumed_run_keeps_the_size_although_there_is_more_memory(tmp_path, mo
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_reproduction_splits_the_same_steps_although_there_is_more_memory(train, tmp_path, memory):
+    memory.images = 20
+    assert train(*tiny(*NET, HALVE, "hydra.run.dir=whole"))[0] == 0
+    memory.images, memory.parts = 1000, []
+    status, _, err = train("reproduce=whole", "hydra.run.dir=again")
+    assert (status, err) == (0, "")
+    assert set(memory.parts) == {16, 11}
+    assert record_of(tmp_path / "again")["reproduces"]["identical"]
+    memory.images = 10
+    status, _, err = train("reproduce=whole", "hydra.run.dir=smaller")
+    if status:  # results need not differ, as the net has no batch norm
+        assert "steps that ran out of memory: 1 (at most 16 images) -> 1 (at most 16 images), 1 (at most 8 " in err
+    differences = record_of(tmp_path / "smaller")["reproduces"]["differences"]
+    assert any(line.startswith("steps that ran out of memory") for line in differences)
+
+
+def test_a_step_that_was_lost_is_no_longer_recorded(train, tmp_path, memory):
+    """The step after which memory ran out is repeated from an older save, and this time there is enough."""
+    assert train(*tiny(*NET, HALVE, "trainer.epochs=1", "hydra.run.dir=run"))[0] == 0
+    checkpoint = (tmp_path / "run/checkpoints/last.pt").read_bytes()
+    memory.images = 20
+    assert train("resume=run", "trainer.epochs=2")[0] == 0
+    assert record_of(tmp_path / "run")["out_of_memory"]
+    (tmp_path / "run/checkpoints/previous.pt").unlink()
+    (tmp_path / "run/checkpoints/best.pt").unlink()
+    (tmp_path / "run/checkpoints/last.pt").write_bytes(checkpoint)
+    memory.images = 1000
+    assert train("resume=run")[0] == 0
+    assert record_of(tmp_path / "run")["out_of_memory"] is None
+    assert "out of memory" not in (tmp_path / "run/card.md").read_text()
+
+
 def test_the_state_is_saved_with_the_step_that_found_the_size(train, tmp_path, memory, monkeypatch):
     """A kill right after that step must not lose it: another process may have another amount of memory."""
     from resnet_cli.session.saver import RunSaver

@@ -86,6 +86,7 @@ def test_what_differs_is_said_and_recorded(train, source, tmp_path):
     record = record_of(source)
     edit(
         source,
+        processes=4,
         versions=record["versions"] | {"torch": "1.0"},
         test=record["test"] | {"loss": record["test"]["loss"] + 1},
     )
@@ -97,6 +98,7 @@ def test_what_differs_is_said_and_recorded(train, source, tmp_path):
     assert f"the test loss by 1; weights of best.pt by at most 0.5 ({name}); what differs: " in err
     assert f"torch 1.0 -> {record['versions']['torch']}" in err
     assert "data.eval_batch_size 256 -> 7" in err
+    assert "processes 4 -> 1" in err
     assert "differs " in out
     new = record_of(tmp_path / "b")
     assert new["status"] == "finished"

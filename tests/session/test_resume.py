@@ -16,7 +16,7 @@ from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
 from resnet_cli.session.resume import initialise_from_images
-from resnet_cli.training.state import TrainState
+from resnet_cli.training.state import BestTracker, TrainState
 from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
 
 ARGUMENTS = tiny("trainer.checkpoint_every=1", "trainer.epochs=3", "trainer.averaging=ema", "data.augment.mixup=0.4",
@@ -233,7 +233,6 @@ def test_best_is_saved_anew_from_the_state_at_its_end(train, tmp_path, options):
 def killed_between(request, train, tmp_path, monkeypatch):
     """A run with `best.pt` of its second epoch and without `last.pt` of it, as former versions left it after a kill."""
     from resnet_cli.session.saver import RunSaver
-    from resnet_cli.training.state import BestTracker
 
     with monkeypatch.context() as patch:
         options = ["trainer.epochs=3", "name=x", *request.param]
@@ -256,18 +255,67 @@ def killed_between(request, train, tmp_path, monkeypatch):
     return tmp_path / "d"
 
 
+def score(patch, accuracies):
+    """Give epochs these validation accuracies when the best one is selected."""
+    update = BestTracker.update
+    patch.setattr(
+        BestTracker,
+        "update",
+        lambda self, row, *rest: update(self, {**row, "val_accuracy": accuracies[row["epoch"]]}, *rest),
+    )
+
+
+def test_a_newer_best_is_kept_if_its_epoch_may_not_come_out_again(train, tmp_path, monkeypatch):
+    """The last save was damaged, and the run goes on with another number of threads, which round differently."""
+    options = tiny("model=plain_mlp", "hydra.run.dir=d", "trainer.epochs=3", "trainer.max_batches=1")
+    with monkeypatch.context() as patch:
+        score(patch, {1: 20.0, 2: 10.0, 3: 30.0})
+        patch.setattr(torch, "get_num_threads", lambda: 1)
+        assert train(*options)[0] == 0
+    (tmp_path / "d/checkpoints/last.pt").write_bytes(b"")
+    best = (tmp_path / "d/checkpoints/best.pt").read_bytes()
+    score(monkeypatch, {3: 15.0})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    status, out, err = train("resume=d")
+    assert (status, err) == (0, "")
+    assert "best.pt: holds epoch 3, not the best epoch 1; it is kept" in out
+    assert (tmp_path / "d/checkpoints/best.pt").read_bytes() == best
+    record = record_of(tmp_path / "d")
+    assert (record["best"]["epoch"], record["best"]["val_accuracy"]) == (3, 30.0)
+    assert record["test"] is not None
+    assert "nothing to do" in train("resume=d")[1]
+
+
+def test_a_run_that_a_former_version_left_with_a_later_best_is_evaluated(train, tmp_path, monkeypatch):
+    """Its epochs had not come out again, so that the best epoch of its state has no weights any more."""
+    score(monkeypatch, {1: 20.0, 2: 10.0})
+    assert train(*tiny("model=plain_mlp", "hydra.run.dir=d", "trainer.max_batches=1"))[0] == 0
+    changed(lambda content: content["state"].update(epoch=2))(tmp_path / "d/checkpoints/best.pt")
+    record = {**record_of(tmp_path / "d"), "status": "failed", "test": None}
+    (tmp_path / "d/run.json").write_text(json.dumps(record))
+    assert train("resume=d")[0] == 0
+    record = record_of(tmp_path / "d")
+    assert (record["best"]["epoch"], record["status"]) == (2, "finished")
+    assert record["test"] is not None
+
+
+def test_weights_of_another_epoch_are_evaluated_if_those_of_the_best_are_lost(train, tmp_path, monkeypatch):
+    from resnet_cli.session.saver import RunSaver
+
+    original = RunSaver.save_best
+    monkeypatch.setattr(RunSaver, "save_best", lambda self, state: original(self, state) if state.epoch == 1 else None)
+    score(monkeypatch, {1: 10.0, 2: 20.0})
+    status, out, err = train(*tiny("model=plain_mlp", "hydra.run.dir=d", "trainer.max_batches=1"))
+    assert (status, err) == (0, "")
+    assert "best.pt: holds epoch 1, not the best epoch 2, whose weights are lost" in out
+    record = record_of(tmp_path / "d")
+    assert record["best"]["epoch"] == 1
+    assert record["test"] is not None
+
+
 def test_a_kill_before_best_is_saved_loses_nothing_if_the_epoch_does_not_come_out_again(train, tmp_path, monkeypatch):
     """As on CUDA, where a repeated epoch need not have the same accuracy."""
     from resnet_cli.session.saver import RunSaver
-    from resnet_cli.training.state import BestTracker
-
-    def score(patch, accuracies):
-        update = BestTracker.update
-        patch.setattr(
-            BestTracker,
-            "update",
-            lambda self, row, *rest: update(self, {**row, "val_accuracy": accuracies[row["epoch"]]}, *rest),
-        )
 
     def save_best(self, state):
         if state.epoch == 2:
@@ -518,6 +566,16 @@ def test_a_complete_run_keeps_its_config_and_says_so(train, tmp_path):
     assert train("resume=d", "trainer.test_tta=flip", "trainer.epochs=2")[0] == 0
     assert "test_tta: flip" in (tmp_path / "d/config.yaml").read_text()
     assert record_of(tmp_path / "d")["test"]["tta"] == "flip"
+
+
+def test_another_batch_size_of_evaluations_is_named(train, tmp_path):
+    assert train(*tiny("model=plain_mlp", "hydra.run.dir=d", "trainer.epochs=1"))[0] == 0
+    change = "data.eval_batch_size: 256 -> 3"
+    status, out, err = train("resume=d", "data.eval_batch_size=3", "trainer.epochs=2")
+    assert (status, err) == (0, "")
+    assert f"warning: {change}: scores may differ in the last digits" in out
+    assert record_of(tmp_path / "d")["resumed_from"][0]["changes"] == ["trainer.epochs: 1 -> 2", change]
+    assert "warning: data.eval_batch_size" not in train("resume=d", "trainer.epochs=3")[1]
 
 
 def test_a_lost_record_is_named(train, tmp_path):

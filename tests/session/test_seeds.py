@@ -53,6 +53,12 @@ def test_the_seed_of_augmentation_changes_pixels_and_not_their_order(tmp_path):
     assert not torch.equal(first[0], second[0])
 
 
+def test_weights_that_a_net_draws_from_numpy_are_those_of_the_seed(tmp_path):
+    net = "model._target_=tests.support.small_nets.DrawingNet"
+    first, again, other = (prepared(tmp_path, net, f"seed={seed}").trainer.model.scale.item() for seed in (3, 3, 4))
+    assert first == again != other
+
+
 def test_all_parts_with_the_same_seed_are_that_seed(tmp_path):
     one = facts(prepared(tmp_path, "seed=8"))
     three = facts(prepared(tmp_path, "seed=3", "seed.init=8", "seed.order=8", "seed.augment=8"))

@@ -1,5 +1,8 @@
-"""A small network with gradients, and which of its parameters an optimizer's groups hold."""
+"""A small network with gradients, which of its parameters an optimizer's groups hold, and nets that are unusual."""
 
+import random
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -24,3 +27,17 @@ def names_of(model, group):
 
 def described(model, groups):
     return {group["name"]: names_of(model, group) for group in groups}
+
+
+class DrawingNet(nn.Module):
+    """A linear net that draws from the global generators of Python, NumPy and torch's CPU, also in evaluation."""
+
+    def __init__(self, in_size, num_classes):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5 + random.random() + np.random.rand()))
+        pixels = in_size[0] * in_size[1] * in_size[2]
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(pixels, num_classes))
+
+    def forward(self, images):
+        drawn = random.random() + np.random.rand() + torch.rand(()).item()
+        return self.layers(images) * self.scale * drawn

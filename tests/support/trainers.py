@@ -82,3 +82,21 @@ class ScaledLoss(nn.Module):
         if torch.is_grad_enabled():
             self.mean.mul_(0.5).add_(0.5 * loss.detach())
         return loss / self.mean.clone()
+
+
+class RunningMean(nn.Module):
+    """Divides by a running mean, a buffer that it replaces by another tensor unless `in_place` is true."""
+
+    def __init__(self, *, in_place=False):
+        super().__init__()
+        self.in_place = in_place
+        self.register_buffer("mean", torch.ones(()))
+
+    def forward(self, x):
+        if self.training:
+            mean = 0.9 * self.mean + 0.1 * x.detach().abs().mean()
+            if self.in_place:
+                self.mean.copy_(mean)
+            else:
+                self.mean = mean
+        return x / self.mean.clone()

@@ -12,7 +12,8 @@ from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import InputError
 from resnet_cli.schedules import GroupedSchedule, cosine
 from resnet_cli.training.averaging import ExponentialAverage, StochasticAverage, make_average
-from tests.support.trainers import MemorySaver, assert_same, blobs, loader, make_trainer, weights
+from resnet_cli.training.lookahead import LookaheadOptions
+from tests.support.trainers import MemorySaver, RunningMean, assert_same, blobs, loader, make_trainer, weights
 
 EPOCHS, START, TAIL_LR = 6, 3, 0.02
 
@@ -165,6 +166,20 @@ def test_several_ranks_have_the_averages_of_the_first(kind):
     trainer.fit(loader(), None, verbose=False)
     shared = [*trainer.model.buffers(), *trainer.state.average.tensors]
     assert {tensor.data_ptr() for tensor in shared} <= ranks.sent
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa", "lookahead"])
+def test_buffers_that_a_module_replaces_are_averaged_like_those_that_it_changes_in_place(kind):
+    ends = []
+    for in_place in (True, False):
+        model, saver = nn.Sequential(RunningMean(in_place=in_place), *normalised_net()), MemorySaver()
+        lookahead = LookaheadOptions(k=2, buffers=True)
+        trainer = make_trainer(model, epochs=2, seed=1, averaging=kind, swa_start=0, lookahead=lookahead)
+        trainer.fit(loader(), loader(), verbose=False, saver=saver)
+        ends.append((weights(trainer), saver.bests[-1], dict(enumerate(trainer.state.average.tensors))))
+    assert ends[0][0]["0.mean"] != 1
+    for a, b in zip(*ends, strict=True):
+        assert_same(a, b)
 
 
 def test_without_batch_norm_no_batch_is_read_again():

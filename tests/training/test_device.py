@@ -5,13 +5,16 @@ import os
 import pytest
 import torch
 
+from resnet_cli.models import MLP
 from resnet_cli.training.backend import Backend
 from resnet_cli.training.device import (
+    draws_outside_torch,
     has_bf16_matrix_units,
     resolve_device,
     resolve_precision,
     seed_device,
 )
+from tests.support.small_nets import DrawingNet
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -77,6 +80,24 @@ def test_precisions_that_the_cpu_lacks_are_refused(name):
         resolve_precision(name, CPU)
 
 
+def test_the_generator_of_the_cpu_is_seeded_for_any_device(monkeypatch):
+    monkeypatch.setattr(torch.mps, "manual_seed", lambda seed: None)
+    drawn = []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(2):
+            seed_device(torch.device("mps"), 3, "step")
+            drawn.append(torch.rand(()).item())
+    assert drawn[0] == drawn[1]
+
+
+def test_user_defined_parts_may_draw_from_any_generator():
+    model = MLP(in_dim=16, dims=[16, 3], nonlins=["relu", "none"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert not draws_outside_torch(model, torch.nn.functional.cross_entropy, optimizer, None)
+    assert draws_outside_torch(torch.nn.Sequential(model, DrawingNet((1, 4, 4), 3)))
+    assert draws_outside_torch(model, lambda logits, labels: logits.sum())
+
+
 def test_matrix_units_are_read_from_the_kernel(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     for flags, able in [("amx_bf16 amx_tile", True), ("avx512f avx512_bf16", True), ("avx512f avx512_bf16x", False)]:
@@ -89,6 +110,17 @@ def test_autocast_is_on_for_the_half_precisions_only():
     for name, dtype in [("fp32", torch.float32), ("bf16", torch.bfloat16)]:
         with Backend(CPU, name).autocast():
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning")
+def test_compiled_runs_may_compile_as_many_graphs_as_they_need():
+    from torch._dynamo import config
+
+    before = config.recompile_limit, config.accumulated_recompile_limit
+    with Backend(CPU, compile="model", max_graphs=300).switches():
+        assert (config.recompile_limit, config.accumulated_recompile_limit) == (300, 300)
+    assert (config.recompile_limit, config.accumulated_recompile_limit) == before
 
 
 @pytest.mark.parametrize("name", ["fp32", "tf32"])

@@ -188,6 +188,31 @@ def test_a_run_stopped_at_any_step_ends_like_one_that_was_not(optimizer):
         assert_same_end(whole, kept, resumed, rest)
 
 
+def test_a_parameter_that_never_gets_a_gradient_has_no_momentum_after_a_resume_either():
+    def make_one():
+        model = net()
+        model.head.register_parameter("unused", nn.Parameter(torch.ones(2)))
+        optimizer = OPTIMIZERS["fused sgd"](model.parameters())
+        freezing = Freezing(model, [FrozenSpan("^front")])
+        return ClassifierTrainer(model, None, optimizer, seed=1, epochs=3, freezing=freezing)
+
+    whole, kept = make_one(), MemorySaver()
+    whole.fit(batches(), None, verbose=False, saver=kept)
+    _, resumed, rest = stop_and_resume(make_one, 2)
+    assert_same_end(whole, kept, resumed, rest)
+
+
+def test_a_part_that_other_settings_froze_gets_a_momentum():
+    """A resume with `trainer.freeze` changed: torch's fused SGD takes a group in which all have momentum or none."""
+    before, after = make(FrozenSpan("^front")), make(FrozenSpan("^back"))
+    before.train_batch(next(iter(batches())))
+    after.state.load_state_dict(copy.deepcopy(before.state.state_dict()))
+    after.state.freezing.is_changed = True
+    after.train_batch(next(iter(batches())))
+    weight = after.model.front[0].weight
+    assert after.state.optimizer.state[weight]["momentum_buffer"] is not None
+
+
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Steps are traced into graphs, which then run as they are."""

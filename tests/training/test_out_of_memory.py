@@ -11,7 +11,7 @@ from resnet_cli import ClassifierTrainer
 from resnet_cli.session.comparison import first_difference
 from resnet_cli.training.out_of_memory import HalvingStepper, is_out_of_memory
 from resnet_cli.training.stepper import Stepper
-from tests.support.trainers import CountingLoss, assert_same, blobs, net, weights
+from tests.support.trainers import CountingLoss, RunningMean, assert_same, blobs, net, weights
 
 
 class FullMemory(TorchDispatchMode):
@@ -47,6 +47,9 @@ CASES = {
     ),
     "lookahead": (normalised_net, sgd, {"averaging": "lookahead"}),
     "a loss with a state": (normalised_net, sgd, {"loss_fn": CountingLoss}),
+    "a buffer that is replaced": (
+        lambda: nn.Sequential(RunningMean(), *normalised_net()), sgd, {"averaging": "ema"},
+    ),
     "scaled, as in fp16": (normalised_net, sgd, {"clip_norm": 0.5}),
     "accumulated": (lambda: net(dropout=0.2), adam, {"accumulate": 2}),
 }  # fmt: skip

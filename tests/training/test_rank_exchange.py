@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from resnet_cli.distributed.ranks import Ranks
-from resnet_cli.training.rank_exchange import Exchange
+from resnet_cli.training.rank_exchange import Exchange, Replica
+from tests.support.trainers import RunningMean
 
 
 def exchange_of(model, layers):
@@ -32,3 +33,12 @@ def test_every_rank_gets_the_same_gradients(parts):
         for model in models:
             gradient = model[layer].bias.grad
             assert gradient is None if not count else gradient.item() == count, (layer, parts)
+
+
+def test_a_replica_begins_each_step_with_the_buffers_of_the_model():
+    model = RunningMean()
+    replica = Replica(model)
+    replica.model(torch.full((2,), 3.0))
+    assert replica.model.mean != 1
+    replica.update()
+    assert replica.model.mean == model.mean == 1

@@ -129,3 +129,16 @@ def test_every_size_is_compiled_before_the_first_step(monkeypatch):
     losses = [[row["train_loss"] for row in trainer.state.rows] for trainer in (compiled, eager)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     torch._dynamo.reset()
+
+
+def test_a_graph_may_be_compiled_for_every_size():
+    """Past torch's limit steps are eager, which round otherwise; a resumed run would reach it at another step."""
+    model = Net()
+    trainer = ClassifierTrainer(model, None, torch.optim.SGD(model.parameters(), lr=0.1))
+    trainer.allow_graphs()
+    assert trainer.backend.max_graphs == 64
+    trainer.stepper.resolution = grown((224, 224), [(0, 0.25), (400, 1.0)], multiple=4, total_steps=500)
+    trainer.allow_graphs()
+    sizes = {found[1:] for found in trainer.stepper.resolution.sizes()}
+    assert len(sizes) == 43
+    assert trainer.backend.max_graphs >= 4 * (len(sizes) + 1)

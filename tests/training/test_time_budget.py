@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from resnet_cli import ClassifierTrainer
 from resnet_cli.session.comparison import first_difference
@@ -14,7 +15,7 @@ from resnet_cli.training.measuring import measure
 from resnet_cli.training.monitor import FitMonitor
 from resnet_cli.training.time_budget import EpochTimes, RunLength, budget_seconds, choose_length, expected_seconds
 from resnet_cli.training.time_left import TimeLeft
-from tests.support.trainers import CountingLoss, loader, make_trainer, net
+from tests.support.trainers import CountingLoss, RunningMean, loader, make_trainer, net
 
 
 class Clock:
@@ -85,6 +86,7 @@ def test_a_first_epoch_of_a_few_seconds_gives_no_estimate():
 OPTIONS = {
     "plain": {},
     "a loss with a state": {"loss_fn": CountingLoss},
+    "a buffer that is replaced": {"model": lambda: nn.Sequential(RunningMean(), *net()), "averaging": "ema"},
     "average, norms and micro-batches": {"averaging": "ema", "log_gradients": True, "accumulate": 2, "clip_norm": 1.0},
     "lookahead": {"averaging": "lookahead", "lookahead": LookaheadOptions(k=2, final_alpha=0.2, buffers=True)},
     "first batches again": {"overfit_batches": 1},
@@ -101,8 +103,8 @@ def test_measuring_leaves_no_trace(name):
     results = []
     for measures in (True, False):
         torch.manual_seed(0)
-        model = net(dropout=0.3)
         options = {"seed": 3, "epochs": 2, "schedule": lambda step: 1 / (1 + step), **OPTIONS[name]}
+        model = options.pop("model", partial(net, dropout=0.3))()
         optimizer = options.pop("optimizer", lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
         loss_fn = options.pop("loss_fn", lambda: None)()
         trainer = ClassifierTrainer(model, loss_fn, optimizer(model.parameters()), **options)

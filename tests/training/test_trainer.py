@@ -13,10 +13,12 @@ from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import DivergedError, InputError, StoppedError
 from resnet_cli.models import MLP, ArgMaxClassifier
 from resnet_cli.schedules import multistep
+from resnet_cli.seeding import random_state_kept, seed_everywhere
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.finite_checks import require_finite_weights
 from resnet_cli.training.gradient_scaler import GradientScaler
 from resnet_cli.training.step import clip_gradients
+from tests.support.small_nets import DrawingNet
 from tests.support.trainers import (
     CountingLoss,
     MemorySaver,
@@ -140,6 +142,21 @@ def test_label_smoothing_is_in_the_training_loss_only():
     assert plain.train_batch(batch).loss != smooth.train_batch(batch).loss
     with pytest.raises(ValueError, match="label_smoothing"):
         make_trainer(net(), loss_fn=nn.CrossEntropyLoss(), label_smoothing=0.1)
+    smooth = make_trainer(net(), loss_fn=nn.CrossEntropyLoss(label_smoothing=0.2))
+    assert smooth.test_batch(batch).loss == make_trainer(net()).test_batch(batch).loss
+
+
+def test_a_loss_with_smoothing_is_evaluated_with_what_it_has_accumulated():
+    losses = [ScaledLoss(), ScaledLoss()]
+    losses[0].label_smoothing = 0.1
+    found = []
+    for loss in losses:
+        trainer = make_trainer(net(), loss_fn=loss)
+        trainer.train_epoch(loader(), verbose=False)
+        found.append(trainer.test_batch(next(iter(loader()))).loss)
+    assert losses[0].mean != 1
+    assert found[0] == found[1]
+    assert losses[0].label_smoothing == 0.1
 
 
 def test_averages_are_what_is_evaluated_and_kept():
@@ -206,6 +223,54 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch():
         results.append(trainer.train_batch(batch).loss)
     other = make_trainer(net(dropout=0.5), seed=8).train_batch(batch).loss
     assert results[0] == results[1] != other
+
+
+def test_draws_from_any_global_generator_are_functions_of_seed_epoch_and_batch():
+    def trained(noise):
+        seed_everywhere(0)
+        trainer = make_trainer(DrawingNet((1, 4, 4), 3), seed=7)
+        seed_everywhere(noise)  # the positions of the global streams do not matter
+        for batch in loader():
+            trainer.train_batch(batch)
+        loss = trainer.evaluate_loader(loader(), None, RunControl()).loss
+        return {**weights(trainer), "loss": torch.tensor(loss)}
+
+    with random_state_kept():
+        assert_same(trained(1), trained(2))
+
+
+class HalfMomentum(torch.optim.Optimizer):
+    """SGD with momentum in bfloat16, and an integer that counts its steps."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state["count"] = torch.zeros((), dtype=torch.int64)
+                    state["momentum"] = torch.zeros_like(parameter, dtype=torch.bfloat16)
+                state["count"] += 1
+                state["momentum"].mul_(0.9).add_(parameter.grad)
+                parameter.sub_(group["lr"] * state["momentum"])
+
+
+def test_the_state_of_an_optimizer_keeps_its_types_when_it_is_loaded():
+    trainers = [ClassifierTrainer(model, None, HalfMomentum(model.parameters())) for model in (net(), net())]
+    batch = next(iter(loader()))
+    trainers[0].train_batch(batch)
+    trainers[1].state.load_state_dict(copy.deepcopy(trainers[0].state.state_dict()))
+    for values in trainers[1].state.optimizer.state.values():
+        assert {name: value.dtype for name, value in values.items()} == {
+            "count": torch.int64,
+            "momentum": torch.bfloat16,
+        }
+    for trainer in trainers:
+        trainer.train_batch(batch)
+    assert_same(*map(weights, trainers))
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 7])

@@ -3,17 +3,16 @@
 Shapes: B batch, C channels, H height, W width.
 """
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from resnet_cli.data.loading.draws import SampleDraws
 from resnet_cli.errors import InputError, describe_error
+from resnet_cli.seeding import python_random_state_kept, seed_python
 
 Transform = Callable[[Tensor], Any]
 
@@ -95,8 +94,7 @@ def _name(transform: Any) -> str:
 
 
 def _seed_global_streams(seed: int, device: torch.device) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
+    seed_python(seed)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[_device_index(device)].manual_seed(seed)
@@ -104,13 +102,9 @@ def _seed_global_streams(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def _global_streams_kept(device: torch.device) -> Iterator[None]:
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[_device_index(device)] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    devices = [_device_index(device)] if device.type == "cuda" else []
+    with python_random_state_kept(), torch.random.fork_rng(devices=devices):
+        yield
 
 
 def _device_index(device: torch.device) -> int:

@@ -16,10 +16,11 @@ from resnet_cli.distributed import ranks as group
 from resnet_cli.distributed.environment import ExistingRank
 from resnet_cli.distributed.outcomes import RankFailedError, is_of_collective
 from resnet_cli.distributed.ranks import RankGroup
-from resnet_cli.errors import InputError
+from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, StoppedError
 
 CONNECT_SECONDS = 300.0  # for the slowest machine to start
 ATTEMPT_SECONDS = 10.0  # for one attempt to connect
+ON_ALL_RANKS = (InputError, DivergedError, MachineError, JobFailedError, StoppedError)  # every rank raises them
 FAREWELL_SECONDS = 10.0  # for the others to read the end message before this process takes the store with it
 
 _existing: list["ExistingRanks"] = []  # of this process
@@ -36,12 +37,16 @@ class ExistingRanks:
     Args:
         place: The rank of this process.
 
+    Attributes:
+        is_abandoned: True if this process could not leave the group of a job. It can join no other, and it has to end
+            by `os._exit`, since its group could wait for the others at the exit of Python as well.
+
     Raises:
         InputError: the port is in use, or the first rank cannot be reached.
     """
 
     def __init__(self, place: ExistingRank) -> None:
-        self.place, self.size, self._jobs = place, place.size, 0
+        self.place, self.size, self._jobs, self.is_abandoned = place, place.size, 0, False
         hosts = place.rank == 0 and not place.has_store
         if hosts:
             _require_free(place.port)
@@ -99,11 +104,16 @@ class ExistingRanks:
     def joined(self, *, timeout: float, cuda: bool) -> Iterator[RankGroup]:
         """Join the group of the job that was sent last, and leave it at the end.
 
+        NCCL waits for the other ranks when a group is left. If this rank alone has failed, they may be in a collective
+        operation, waiting for this one, so that the group is abandoned (see `is_abandoned`).
+
         Raises:
             RankFailedError: not all ranks have joined, or one of them is lost later.
         """
         store = PrefixStore(f"run/{self._jobs}", self._store)
         self._jobs += 1
+        if self.is_abandoned:
+            raise RankFailedError("a rank has failed in an earlier job")
         try:
             ranks = RankGroup(self.place.rank, self.size, store, timeout=timeout, cuda=cuda)
         except RuntimeError as error:
@@ -113,6 +123,8 @@ class ExistingRanks:
         try:
             yield ranks
         except BaseException as error:
+            is_on_all = isinstance(error, ON_ALL_RANKS) and not isinstance(error, RankFailedError)
+            self.is_abandoned = cuda and not is_on_all
             if ranks.is_first:  # before the others lose the connection: see `has_first_failed`
                 self._store.set(f"failed/{self._jobs}", "")
             if is_of_collective(error):
@@ -121,7 +133,10 @@ class ExistingRanks:
                 ) from None
             raise
         finally:
-            ranks.close()
+            if self.is_abandoned:
+                ranks.abandon()
+            else:
+                ranks.close()
 
     def has_first_failed(self) -> bool:
         """Return True if the last job that was joined ended with an error of the first rank, which prints it itself."""

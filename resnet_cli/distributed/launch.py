@@ -177,6 +177,12 @@ def _root_error(place: RankPlace, codes: Sequence[int | None], hung: Mapping[int
     for rank, code in enumerate(codes):
         if rank in found:
             continue
+        if code == -signal.SIGABRT and hung:  # of NCCL, whose watchdog may be the first to lose patience
+            other, trace = next(iter(hung.items()))
+            return RankFailedError(
+                f"rank {rank} was killed by SIGABRT while rank {other} went on: NCCL does so if a rank does not answer "
+                "the others in time (trainer.collective_timeout)", trace,
+            )  # fmt: skip
         if code is not None and code < 0:
             return RankFailedError(f"rank {rank} was killed by {signal_name(-code)}")
         if code:

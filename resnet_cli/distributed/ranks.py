@@ -133,8 +133,12 @@ class RankGroup(Ranks):
 
     def close(self) -> None:
         """Leave the group."""
-        _joined.remove(self)
+        self.abandon()
         dist.destroy_process_group()
+
+    def abandon(self) -> None:
+        """Take no further part in the group, and leave it as it is until the process ends."""
+        _joined.remove(self)
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Call a function on the first rank, and return its result on every one."""

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.errors import InputError
 from resnet_cli.runs.environment import cpu_name
 from resnet_cli.session.device import device_of, precision_of
+from resnet_cli.training.backend import Backend
 from resnet_cli.training.device import device_name
 
 CPU = torch.device("cpu")
@@ -18,6 +20,7 @@ ELSEWHERE = (
     "a plan for trainer.time_budget times nets on this machine, and the jobs may run on others: to plan there, type "
     "resnet-info --copy plan={level} with these settings there, and sweep with experiment=my_{level} in place of plan"
 )
+UNCOMPILED = "nets were timed with trainer.compile=off; how much faster trainer.compile={mode} is was not measured"
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,18 @@ class Machine:
         precision: fp32, tf32, bf16 or fp16.
         chooses_precision: The precision is `auto`.
         device_type: The type of the device of the runs, which may be on another machine.
+        channels_last: As `trainer.channels_last`.
+        deterministic: As `trainer.deterministic`.
+        compile: As `trainer.compile`.
     """
 
     device: torch.device
     precision: str
     chooses_precision: bool
     device_type: str
+    channels_last: bool = True
+    deterministic: bool = False
+    compile: str = "off"
 
     @staticmethod
     def of(trainer: Node, typed: Mapping[str, Any]) -> "Machine":
@@ -45,13 +54,31 @@ class Machine:
         """
         device = device_of(trainer)
         precision = precision_of(trainer, device, cpu_bf16=bool(typed.get("trainer.cpu_bf16", True)))
-        return Machine(device, precision, trainer.get("precision", "auto") == "auto", device.type)
+        return Machine(
+            device, precision, trainer.get("precision", "auto") == "auto", device.type,
+            channels_last=bool(trainer.get("channels_last")), deterministic=bool(trainer.get("deterministic")),
+            compile=str(trainer.get("compile") or "off"),
+        )  # fmt: skip
 
     @property
     def name(self) -> str:
         """The processor, device and precision, in words: rates depend on them as well as on the net."""
-        processor = f"{cpu_name()}, " if self.device.type == "cpu" else ""
-        return f"{processor}{device_name(self.device)}, {self.precision}, torch {torch.__version__}"
+        processor, switches = f"{cpu_name()}, " if self.device.type == "cpu" else "", ""
+        if self.device.type == "cuda":
+            switches = f", channels_last={self.channels_last}, deterministic={self.deterministic}"
+        return f"{processor}{device_name(self.device)}, {self.precision}{switches}, torch {torch.__version__}"
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines about what was not timed as it is in the run."""
+        is_slower = self.device.type == "cuda" and self.compile != "off"
+        return [UNCOMPILED.format(mode=self.compile)] if is_slower else []
+
+    def switches(self) -> AbstractContextManager[None]:
+        """Return the context in which a card computes steps as in a run: its algorithms and float32."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        return Backend(self.device, self.precision, self.channels_last, self.deterministic).switches()
 
     def free_memory(self) -> None:
         """Free the memory of a card that measuring nets took: another process may train there."""

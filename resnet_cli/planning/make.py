@@ -131,6 +131,7 @@ def plan_command(
     machine.free_memory()
     notes = [ELSEWHERE.format(level=level)] if not is_local else []
     notes += [IN_ONE_PROCESS.format(processes=processes.processes)] if processes.processes > 1 else []
+    notes += machine.notes
     notes = notes if budget is not None else []  # nothing was timed
     return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n", tuple(notes))
 
@@ -246,11 +247,15 @@ class _Measurer:
             size = (self.facts["channels"], height, width)
             # Without groups, whose patterns may name parameters of another net.
             optimizer = {key: value for key, value in settings["optimizer"].items() if key != "groups"}
-            rate = images_per_second(
-                {"model": settings["model"], "optimizer": optimizer}, size, self.facts["classes"],
-                batch_size=batch_size, device=self.machine.device, precision=self.machine.precision,
-                seconds=MOST_SECONDS if budget is None else min(MOST_SECONDS, budget / 100),
-            )  # fmt: skip
+            nodes: dict[str, Node] = {
+                "model": settings["model"], "optimizer": optimizer, "trainer": settings["trainer"]
+            }  # fmt: skip
+            with self.machine.switches():
+                rate = images_per_second(
+                    nodes, size, self.facts["classes"],
+                    batch_size=batch_size, device=self.machine.device, precision=self.machine.precision,
+                    seconds=MOST_SECONDS if budget is None else min(MOST_SECONDS, budget / 100),
+                )  # fmt: skip
             rates[name] = round(rate, 1)
             self._save()
         if self.settings.get("teacher") is None:
@@ -265,10 +270,11 @@ class _Measurer:
             with naming("teacher", name):
                 trust = bool(self.settings.get("trust"))
                 trained = open_trained(name, device=str(self.machine.device), trust=trust, named=targets(model))
-            self.rate_of_teacher = teacher_images_per_second(
-                trained.model, trained.in_size, batch_size=batch_size, device=self.machine.device,
-                precision=self.machine.precision,
-            )  # fmt: skip
+            with self.machine.switches():
+                self.rate_of_teacher = teacher_images_per_second(
+                    trained.model, trained.in_size, batch_size=batch_size, device=self.machine.device,
+                    precision=self.machine.precision,
+                )  # fmt: skip
         return self.rate_of_teacher
 
     def accepts(self, values: Mapping[str, Any]) -> bool:

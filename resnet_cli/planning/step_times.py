@@ -42,7 +42,7 @@ def images_per_second(
     the same time for a batch of any size. The state of the global random generator is kept.
 
     Args:
-        nodes: The configs of the net and its optimizer, `model` and `optimizer`.
+        nodes: The configs of the net and its optimizer, `model` and `optimizer`; for CUDA also that of the `trainer`.
         in_size: (C, H, W).
         classes: K.
         batch_size: Images in a step of the run.
@@ -61,8 +61,9 @@ def images_per_second(
     dtype = DTYPES.get(precision)
     with torch.random.fork_rng(devices=[]):
         net = build.model(nodes["model"], in_size=in_size, num_classes=classes, seed=0).to(device)
-        net = net.to(memory_format=torch.channels_last)
-        images = torch.randn(images_of_step, *in_size, device=device).contiguous(memory_format=torch.channels_last)
+        memory_format = _memory_format(nodes, device)
+        net = net.to(memory_format=memory_format)
+        images = torch.randn(images_of_step, *in_size, device=device).contiguous(memory_format=memory_format)
         labels = torch.arange(images_of_step, device=device) % classes
         optimizer = build.optimizer(nodes["optimizer"], net, classes, device)
         parameter = next(net.parameters())
@@ -134,6 +135,12 @@ def _images_of_step(batch_size: int, in_size: tuple[int, int, int], device: torc
         largest = LARGEST_BATCH * 32 * 32 // (in_size[1] * in_size[2])
         images = min(batch_size, LARGEST_BATCH, max(largest, LEAST_BATCH))
     return max(2, images)  # batch norm may need two; the run says so
+
+
+def _memory_format(nodes: Mapping[str, Node], device: torch.device) -> torch.memory_format:
+    """Return the memory format of the net and its images: on CUDA, that of the run."""
+    is_usual = device.type != "cuda" or bool(nodes["trainer"].get("channels_last"))
+    return torch.channels_last if is_usual else torch.contiguous_format
 
 
 def _fastest(function: Callable[[], None], most_seconds: float, clock: Callable[[], float]) -> float:

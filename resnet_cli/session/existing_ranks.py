@@ -1,5 +1,6 @@
 """Run a command on processes that exist already: the first runs it, the others take part in each of its runs."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -28,7 +29,9 @@ def run_on_existing(place: ExistingRank, stop: StopSignals, command: Callable[[]
     ranks = ExistingRanks(place)
     if place.rank:
         with RankOutput(place.rank):
-            return _serve(ranks, stop)
+            status = _serve(ranks, stop)
+        _end_if_abandoned(ranks, status)
+        return status
     status = 1
     try:
         with ranks.leading():
@@ -38,7 +41,16 @@ def run_on_existing(place: ExistingRank, stop: StopSignals, command: Callable[[]
         raise
     finally:
         ranks.end(status)
+        _end_if_abandoned(ranks, status)
     return status
+
+
+def _end_if_abandoned(ranks: ExistingRanks, status: int) -> None:
+    """End this process at once if the exit of Python could wait for the other ranks; see `ExistingRanks`."""
+    if ranks.is_abandoned:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
 
 
 def _serve(ranks: ExistingRanks, stop: StopSignals) -> int:

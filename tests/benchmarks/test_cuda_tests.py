@@ -40,18 +40,31 @@ def test_outcomes_are_those_of_the_tests(program, tmp_path, monkeypatch):
     (tmp_path / "test_it.py").write_text(
         "import pytest\n"
         "pytestmark = pytest.mark.cuda\n"
+        "def test_compiles(): pass\n"
         "def test_passes(): pass\n"
         "def test_fails(): assert 1 == 2\n"
         "def test_skips(): pytest.skip('one card only')\n"
     )
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = cuda: a card\n")
-    outcomes = program.Outcomes()
+    saved = []
+    outcomes = program.Outcomes(lambda tests: saved.append([name.partition("::")[2] for name in tests]))
     arguments = ["-c", str(tmp_path / "pytest.ini"), "-p", "no:cacheprovider", str(tmp_path / "test_it.py")]
     assert pytest.main(arguments, [outcomes]) == 1
     program.write(outcomes.tests, ["a card"], tmp_path / "out.json")
     record = json.loads((tmp_path / "out.json").read_text())
-    assert (record["passed"], record["failed"], record["skipped"]) == (1, 1, 1)
+    assert (record["passed"], record["failed"], record["skipped"]) == (2, 1, 1)
+    names = ["test_passes", "test_fails", "test_skips", "test_compiles"]
+    assert saved == [names[: number + 1] for number in range(len(names))], "after each test, those that compile last"
     reasons = {name.partition("::")[2]: test.get("reason") for name, test in record["tests"].items()}
     assert reasons["test_skips"] == "Skipped: one card only"
     assert reasons["test_fails"] is not None
     assert reasons["test_passes"] is None
+
+
+def test_outcomes_are_added_to_those_of_an_earlier_call_on_the_same_machine(program, tmp_path):
+    out = tmp_path / "out.json"
+    assert program.earlier(["a card"], out) == {}
+    program.write({"test_a": {"outcome": "passed"}}, ["a card"], out)
+    assert program.earlier(["a card"], out) == {"test_a": {"outcome": "passed"}}
+    assert program.earlier(["another card"], out) == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]

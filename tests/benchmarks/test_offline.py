@@ -52,9 +52,11 @@ def test_the_script_installs_wheels_and_passes_on_the_files(offline, machine, tm
     expected = f"--out {tmp_path}/out/gpu.json --published {here}/script.py --data {here}/images.tar.gz"
     assert program == f"benchmarks/gpu.py {expected}"
     assert (done.returncode, (tmp_path / "out/gpu.log").read_text()) == (0, "done\n")
-    assert machine("out", "test").returncode == 0
-    last = (tmp_path / "calls").read_text().splitlines()[-1]
-    assert last == f"benchmarks/cuda_tests.py --out {tmp_path}/out/cuda_tests.json"
+    for call, words in (("test", "-k not compile and not record"), ("compiled", "--add -n 4 -k compile or record")):
+        assert machine("out", call).returncode == 0
+        last = (tmp_path / "calls").read_text().splitlines()[-1]
+        assert last == f"benchmarks/cuda_tests.py --out {tmp_path}/out/cuda_tests.json {words}"
+        assert (tmp_path / f"out/{call}.log").read_text() == "done\n"
     assert machine("out", "other").returncode == 2
 
 

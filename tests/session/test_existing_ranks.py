@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +14,10 @@ import torch
 
 from resnet_cli.distributed import existing
 from resnet_cli.distributed.environment import ExistingRank
+from resnet_cli.distributed.outcomes import RankFailedError
 from resnet_cli.distributed.ranks import RankGroup, Ranks
 from resnet_cli.errors import InputError
+from resnet_cli.session import existing_ranks
 from resnet_cli.session.rank_process import require_own_card, use_card
 from tests.support.ranks import faulty
 from tests.support.runs import record_of, rows_of, tiny
@@ -143,6 +145,53 @@ def test_a_task_that_fails_is_one_line_on_the_others(in_step, tmp_path):
     assert (status, err.count("\n"), other) == (1, 1, 1), err
     assert err.startswith("error: a rank ended, or did not answer within 7 s (trainer.collective_timeout): ")
     assert (tmp_path / "other.txt").read_text().endswith("rank 1: RuntimeError: the cable is loose\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "cuda", "left_by"),
+    [
+        (None, True, "close"),
+        (InputError("data.root: missing"), True, "close"),
+        (RuntimeError("the cable is loose"), False, "close"),
+        (RuntimeError("the cable is loose"), True, "abandon"),
+        (RuntimeError("NCCL communicator was aborted"), True, "abandon"),
+        (RankFailedError("rank 1: RuntimeError: the cable is loose"), True, "abandon"),
+    ],
+)
+def test_a_rank_that_fails_alone_on_cuda_does_not_wait_for_the_others(monkeypatch, error, cuda, left_by):
+    """NCCL would, in `destroy_process_group`, while they wait for this rank; nothing would be printed meanwhile."""
+    calls = []
+
+    class Group(Ranks):
+        def __init__(self, *arguments, **options):
+            super().__init__()
+
+        def close(self):
+            calls.append("close")
+
+        def abandon(self):
+            calls.append("abandon")
+
+    monkeypatch.setattr(existing, "RankGroup", Group)
+    ranks = existing.ExistingRanks(ExistingRank(0, 1, 0, 1, "127.0.0.1", free_port()))
+    with suppress(InputError, RuntimeError), ranks.joined(timeout=5, cuda=cuda):
+        if error is not None:
+            raise error
+    assert calls == [left_by]
+    assert ranks.is_abandoned is (left_by == "abandon")
+    if ranks.is_abandoned:
+        with pytest.raises(RankFailedError, match="in an earlier job"), ranks.joined(timeout=5, cuda=cuda):
+            pass
+
+
+def test_a_process_that_cannot_leave_its_group_ends_at_once(monkeypatch):
+    calls = []
+    ranks = SimpleNamespace(leading=nullcontext, end=calls.append, is_abandoned=True)
+    monkeypatch.setattr(existing_ranks, "ExistingRanks", lambda place: ranks)
+    monkeypatch.setattr(os, "_exit", lambda status: calls.append(("exit", status)))
+    place = ExistingRank(0, 2, 0, 2, "127.0.0.1", 1)
+    assert existing_ranks.run_on_existing(place, lambda: None, lambda: 3) == 3
+    assert calls == [3, ("exit", 3)]
 
 
 def test_a_task_that_does_not_join_is_one_line(train, monkeypatch):

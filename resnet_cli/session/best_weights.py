@@ -17,6 +17,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.environment import collect_environment
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.reading import section
 from resnet_cli.runs.weight_files import state_tensors
 from resnet_cli.session.restore import MISMATCH_ERRORS
 from resnet_cli.session.resume_warnings import EVAL_BATCH_SIZE, inexactness_reasons
@@ -121,9 +122,8 @@ def _repeats_exactly(trainer: ClassifierTrainer, run: RunDir) -> bool:
 
 def _known_scores(epoch: int, run: RunDir, state: TrainState) -> Row:
     """Return the scores that the record has of an epoch, else those of its repetition; the epoch alone without both."""
-    best = run.read_record().get("best")
-    is_recorded = isinstance(best, Mapping) and best.get("epoch") == epoch
-    if not is_recorded or selected_by(best) != state.best_tracker.select_by:
+    best = section(run.read_record(), "best")
+    if best.get("epoch") != epoch or selected_by(best) != state.best_tracker.select_by:
         best = state.rows[epoch - 1] if epoch <= len(state.rows) else {}
     return {**{name: value for name, value in best.items() if type(value) in (int, float)}, "epoch": epoch}
 

@@ -164,7 +164,7 @@ def _with_averages(source: WeightFile, *, trust: bool, named: Mapping[str, str])
     if content is None:
         return source, ""
     try:
-        node = plain_data(content["config"], str(source.path)).get("model")
+        node = plain_data(content["config"], str(source.path)).get("model") or {}
         check_node("model", node, trust=trust, named=named)
         in_size, num_classes = data_sizes(content, source.path)
         with random_state_kept():

@@ -62,7 +62,10 @@ def other_facts(
     is_forced = settings.get("resume_force") is True and record.get("status") != "finished"
     for key, before in former.items():
         given = settings.get(key) or ""
-        if before is None or is_forced or _is_same_path(given, before):
+        # Weights that an earlier command has named anew were those of the job then; what is there now matters to a run
+        # that goes on, and it checks that itself.
+        was_compared = key in context.changed and key not in context.origin.given
+        if before is None or is_forced or was_compared or _is_same_path(given, before):
             continue
         if not given or not before or not _is_same_file(key, given, before, run, record, context.origin):
             facts[key] = os.path.normpath(given) if given else None

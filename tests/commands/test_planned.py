@@ -874,9 +874,10 @@ def test_a_job_on_another_machine_has_the_plan(train):
     with planned.planned(["plan=quick", *TINY, *SHORT]) as plans:
         (file,) = map(Path, plans.options)
         text = file.read_text()
-        sent = pickle.dumps(LauncherContext(StopSignals(), [], Origin(), plans))
+        sent = pickle.dumps(LauncherContext(StopSignals(), [], Origin(), plans, frozenset({"teacher"})))
     assert not file.parent.exists()
-    assert pickle.loads(sent).plans == plans
+    received = pickle.loads(sent)
+    assert (received.plans, received.changed) == (plans, {"teacher"})
     assert file.read_text() == text
     assert "batch_size: 32  # " in text
     shutil.rmtree(file.parents[1])

@@ -24,7 +24,7 @@ from resnet_cli.distributed.options import options_of
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning.choices import Plan
-from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, validate_other_files
+from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, reads_all_images, validate_other_files
 from resnet_cli.planning.machine import ELSEWHERE, Machine, find_machine
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
 from resnet_cli.planning.rules import make_plan, planned_keys, read_rules
@@ -182,7 +182,8 @@ class _Measurer:
         self.validates = "val" in parts.samples
         self.holds_out = not is_given and self.validates and parts.samples["val"].split is split
         reading = {key: value for key, value in self.node.items() if key not in IGNORED_KEYS}
-        identity = [FORMAT, fingerprint_split(split, chosen), reading]
+        reads_all = reads_all_images(self.node, parts, self.machine.device)  # else the facts may be those of a sample
+        identity = [FORMAT, fingerprint_split(split, chosen), reading, *([] if reads_all else ["sample"])]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
         self.key = f"fingerprint-{digest}"
         known = self.cache.load_json(self.key)

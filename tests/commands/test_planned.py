@@ -266,6 +266,20 @@ def test_damaged_files_that_the_run_does_not_read_are_no_obstacle(train, tmp_pat
     assert "plan: 1 of 24 training files cannot be decoded" in train(*line, "data.backend=stream", *known)[2]
 
 
+def test_the_facts_of_a_sample_are_not_those_of_all_images(train, tmp_path, monkeypatch):
+    for part, count in (("train", 12), ("test", 2)):
+        write_class_folders(tmp_path / "photos" / part, ["cat", "dog"], count, (10, 10))
+    looked, measure = [], make.measure_fingerprint
+    monkeypatch.setattr(make, "measure_fingerprint", lambda *arguments: looked.append(1) or measure(*arguments))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "data.image_size=8", *SHORT, "--cfg", "job"]
+    known = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]"]
+    counts = []
+    for backend in ("stream", "device", "stream", "device"):
+        assert train(*line, *known, f"data.backend={backend}")[0] == 0
+        counts.append(len(looked))
+    assert counts == [1, 2, 2, 2]
+
+
 def test_files_of_unlike_sizes_are_refused_before_nets_are_measured(train, tmp_path, monkeypatch):
     monkeypatch.setattr(make, "images_per_second", lambda *a, **o: pytest.fail("measured"))
     write_class_folders(tmp_path / "photos", ["cat"], 12, (40, 30))

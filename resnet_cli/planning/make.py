@@ -202,7 +202,7 @@ class _Measurer:
             self._save()
 
     def reading(self, side: int, resize: str | None) -> float:
-        """Return the seconds that the run spends on reading the images anew: at another size, which is not cached.
+        """Return the seconds that the run spends on reading the images anew: at a size that is not in the cache.
 
         Args:
             side: Side of the images of the run, where they can be resized.
@@ -210,12 +210,13 @@ class _Measurer:
         """
         seconds = float(self.facts.get("_reading", 0.0))
         is_same = (not self.can_resize or side == PLANNED_SIDE) and resize in (None, self.node.get("resize"))
-        if is_same or seconds <= PLANNING_RESERVE:
+        if (is_same and self.cache.folder is not None) or seconds <= PLANNING_RESERVE:
             return 0.0
         if (side, resize) not in self.unread:
-            size = {"image_size": side} if self.can_resize else {}
+            changes: dict[str, Any] = {"image_size": side} if self.can_resize else {}
+            changes |= {} if resize is None else {"resize": resize}
             with quiet():
-                images = build.partition({**self.node, **size, "resize": resize}).samples["train"].split.images
+                images = build.partition({**self.node, **changes}).samples["train"].split.images
             is_there = not isinstance(images, LazyImages) or images.cached_rows() is not None
             self.unread[side, resize] = 0.0 if is_there else seconds
         return self.unread[side, resize]

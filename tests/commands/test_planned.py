@@ -141,7 +141,7 @@ def test_the_plan_knows_that_images_are_read_again_at_another_size(tmp_path, mon
     for part, count in (("train", 20), ("test", 2)):
         write_class_folders(tmp_path / "photos" / part, ["cat", "dog"], count, (96, 96))
     monkeypatch.chdir(tmp_path)
-    clock = iter([0.0, 30.0, 40.0, 40.0, 50.0, 50.0])
+    clock = iter([0.0, 30.0, 40.0, 40.0, 50.0, 50.0, 60.0, 90.0])
     monkeypatch.setattr(make, "monotonic", lambda: next(clock))
     line = ["plan=good", "data=image_folder", "data.root=photos", "trainer.time_budget=2 min"]
 
@@ -153,6 +153,20 @@ def test_the_plan_knows_that_images_are_read_again_at_another_size(tmp_path, mon
     assert expected() == round(50 * rate)  # read here and by the run, at 96 pixels: twice 30 seconds
     assert expected() == round(0.85 * 90 * rate)  # looked at before, but not read at 96 pixels
     assert expected("data.image_size=64") == round(0.85 * 120 * rate)  # as the images were looked at
+    assert expected("data.image_size=64", "data.cache=null") == round(50 * rate)  # read here and by the run
+
+
+def test_files_that_are_read_again_are_resized_only_by_data_that_can(monkeypatch):
+    nodes, node = [], {"image_size": make.PLANNED_SIDE, "cache": None}
+    split = SimpleNamespace(split=SimpleNamespace(images=None))
+    monkeypatch.setattr(
+        make.build, "partition", lambda node: nodes.append(node) or SimpleNamespace(samples={"train": split})
+    )
+    measurer = make._Measurer({}, node, [], None, None, can_resize=True)
+    measurer.facts["_reading"] = 30.0
+    assert measurer.reading(96, None) == 0.0
+    measurer.reading(96, "pad")
+    assert nodes == [{**node, "image_size": 96}, {**node, "image_size": 96, "resize": "pad"}]
 
 
 def test_values_of_an_experiment_count_as_typed(train, tmp_path):

@@ -114,8 +114,8 @@ def _places(path: str, folders: Sequence[Path]) -> Iterator[Path]:
 def _digest(place: Path) -> str | None:
     """Return the SHA-256 of a file of weights, of the checkpoint that is used of a run; None if it cannot be read."""
     run = RunDir(place)
-    file = (run.best if run.best.exists() else run.last) if place.is_dir() else place
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # a folder that may not be entered; a null character in the path
+        file = (run.best if run.best.exists() else run.last) if place.is_dir() else place
         status = file.stat()
         return _digest_of(file, (status.st_mtime_ns, status.st_size, status.st_ino))
     return None

@@ -63,6 +63,12 @@ def test_a_job_with_other_initial_weights_is_another_one(here, record, init_from
     assert (placement.run.path == folder) is is_same
 
 
+@pytest.mark.parametrize("init_from", ["x" * 300, "a\0.pt"], ids=["long", "null"])
+def test_weights_at_a_path_that_cannot_be_looked_at_are_other_ones(here, init_from):
+    folder = with_run(**MOVED)
+    assert resolve_job_folder(folder, {**SETTINGS, "init_from": init_from}).conflicting_folder == folder
+
+
 @pytest.mark.parametrize(("teacher", "is_same"), [("./t", True), ("b.pt", True), ("c.pt", False), ("u", False)])
 def test_a_job_with_another_teacher_is_another_one_and_found_again(here, teacher, is_same):
     folder = with_run({**SETTINGS, "teacher": "t"}, start="scratch", teacher=SAME)

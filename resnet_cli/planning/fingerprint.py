@@ -62,7 +62,7 @@ def measure_fingerprint(node: Node, parts: Partition, device: torch.device = CPU
     """
     split, chosen = parts.samples["train"]
     indices = parts.train_indices
-    reads_all = _reads_all(node, parts, device)
+    reads_all = reads_all_images(node, parts, device)
     looked_at, own = (split, indices) if reads_all else _sample(parts)
     survey = survey_split(looked_at, workers=node.get("workers", 2), timeout=node.get("worker_timeout", 300))
     is_sample = looked_at is not split
@@ -108,7 +108,7 @@ def validate_other_files(parts: Partition) -> None:
             split.images.validate()
 
 
-def _reads_all(node: Node, parts: Partition, device: torch.device) -> bool:
+def reads_all_images(node: Node, parts: Partition, device: torch.device) -> bool:
     """Return whether a run decodes all files of the training split, also those that it neither trains on nor holds out.
 
     It does so to keep them on the device, or to measure their mean and standard deviation, except those of shards.

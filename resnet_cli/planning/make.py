@@ -24,7 +24,7 @@ from resnet_cli.distributed.options import options_of
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning.choices import Plan
-from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, validate_other_files
+from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, reads_all_images, validate_other_files
 from resnet_cli.planning.machine import ELSEWHERE, Machine, find_machine
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
 from resnet_cli.planning.rules import make_plan, planned_keys, read_rules
@@ -182,7 +182,8 @@ class _Measurer:
         self.validates = "val" in parts.samples
         self.holds_out = not is_given and self.validates and parts.samples["val"].split is split
         reading = {key: value for key, value in self.node.items() if key not in IGNORED_KEYS}
-        identity = [FORMAT, fingerprint_split(split, chosen), reading]
+        reads_all = reads_all_images(self.node, parts, self.machine.device)  # else the facts may be those of a sample
+        identity = [FORMAT, fingerprint_split(split, chosen), reading, *([] if reads_all else ["sample"])]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
         self.key = f"fingerprint-{digest}"
         known = self.cache.load_json(self.key)
@@ -201,7 +202,7 @@ class _Measurer:
             self._save()
 
     def reading(self, side: int, resize: str | None) -> float:
-        """Return the seconds that the run spends on reading the images anew: at another size, which is not cached.
+        """Return the seconds that the run spends on reading the images anew: at a size that is not in the cache.
 
         Args:
             side: Side of the images of the run, where they can be resized.
@@ -209,12 +210,13 @@ class _Measurer:
         """
         seconds = float(self.facts.get("_reading", 0.0))
         is_same = (not self.can_resize or side == PLANNED_SIDE) and resize in (None, self.node.get("resize"))
-        if is_same or seconds <= PLANNING_RESERVE:
+        if (is_same and self.cache.folder is not None) or seconds <= PLANNING_RESERVE:
             return 0.0
         if (side, resize) not in self.unread:
-            size = {"image_size": side} if self.can_resize else {}
+            changes: dict[str, Any] = {"image_size": side} if self.can_resize else {}
+            changes |= {} if resize is None else {"resize": resize}
             with quiet():
-                images = build.partition({**self.node, **size, "resize": resize}).samples["train"].split.images
+                images = build.partition({**self.node, **changes}).samples["train"].split.images
             is_there = not isinstance(images, LazyImages) or images.cached_rows() is not None
             self.unread[side, resize] = 0.0 if is_there else seconds
         return self.unread[side, resize]

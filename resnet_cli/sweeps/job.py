@@ -45,6 +45,7 @@ class SweepJob:
         paths: Present locations, by key, of files that are not where the config says; see `resnet_cli.session.paths`.
         files: Further files of its folder, by name.
         origin: Where its relative paths start from.
+        changed: Keys that were changed when the sweep was resumed.
     """
 
     settings: Settings
@@ -56,6 +57,7 @@ class SweepJob:
     paths: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     origin: Origin = field(default_factory=Origin)
+    changed: frozenset[str] = frozenset()
 
     @property
     def title(self) -> str:
@@ -65,7 +67,7 @@ class SweepJob:
     @property
     def context(self) -> JobContext:
         """What is known of the job besides its config."""
-        return JobContext(self.sweep.path, self.overrides, self.origin)
+        return JobContext(self.sweep.path, self.overrides, self.origin, self.changed)
 
     @property
     def verifies_resume(self) -> bool:

@@ -62,7 +62,10 @@ def other_facts(
     is_forced = settings.get("resume_force") is True and record.get("status") != "finished"
     for key, before in former.items():
         given = settings.get(key) or ""
-        if before is None or is_forced or _is_same_path(given, before):
+        # Weights that an earlier command has named anew were those of the job then; what is there now matters to a run
+        # that goes on, and it checks that itself.
+        was_compared = key in context.changed and key not in context.origin.given
+        if before is None or is_forced or was_compared or _is_same_path(given, before):
             continue
         if not given or not before or not _is_same_file(key, given, before, run, record, context.origin):
             facts[key] = os.path.normpath(given) if given else None
@@ -111,8 +114,8 @@ def _places(path: str, folders: Sequence[Path]) -> Iterator[Path]:
 def _digest(place: Path) -> str | None:
     """Return the SHA-256 of a file of weights, of the checkpoint that is used of a run; None if it cannot be read."""
     run = RunDir(place)
-    file = (run.best if run.best.exists() else run.last) if place.is_dir() else place
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # a folder that may not be entered; a null character in the path
+        file = (run.best if run.best.exists() else run.last) if place.is_dir() else place
         status = file.stat()
         return _digest_of(file, (status.st_mtime_ns, status.st_size, status.st_ino))
     return None

@@ -158,7 +158,9 @@ def _swept_paths(stored: SweepCommand, overrides: Sequence[str]) -> dict[str, di
             raise InputError(
                 f"{given[key]}: the sweep has {argument}; give a path for each in the same order, {key}={wanted}"
             )
-        here = [str(Path(place).expanduser().absolute()) if key in given else place for place in places]
+        here = [
+            str(Path(place).expanduser().absolute()) if key in given and place != "null" else place for place in places
+        ]
         found[key] = dict(zip(paths, here, strict=True))
     return found
 
@@ -167,7 +169,8 @@ def _values(override: str) -> list[str]:
     """Return the values of an override, which has several if it sweeps; the override itself if Hydra cannot read it."""
     parser = OverridesParser.create()
     with suppress(HydraException):
-        return [str(parser.parse_override(job[0]).value()) for job in expand_grid([override])]
+        values = [parser.parse_override(job[0]).value() for job in expand_grid([override])]
+        return ["null" if value is None else str(value) for value in values]
     return [override]
 
 

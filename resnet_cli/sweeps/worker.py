@@ -20,23 +20,40 @@ ShouldStop = Callable[[], int | None]  # returns the signal that stops the job
 
 
 class LauncherContext:
-    """What a job takes from the launching process: signals, what the user typed, where paths start from, and plans.
+    """What a job takes from the launching process.
 
     Launchers pickle it for the processes that they start. There it is restored with signals that never arrive, since
     such a process handles signals of its own: see `job_process`.
+
+    Args:
+        stop: The signals of the launching process.
+        arguments: What the user typed.
+        origin: Where relative paths start from.
+        plans: The plans of the command.
+        changed: Keys of the jobs that were changed when the sweep was resumed.
     """
 
-    def __init__(self, stop: StopSignals, arguments: Sequence[str], origin: Origin, plans: Plans = NO_PLANS) -> None:
+    def __init__(
+        self,
+        stop: StopSignals,
+        arguments: Sequence[str],
+        origin: Origin,
+        plans: Plans = NO_PLANS,
+        changed: frozenset[str] = frozenset(),
+    ) -> None:
         self.stop, self.arguments, self.origin, self.plans = stop, list(arguments), origin, plans
+        self.changed = changed
 
-    def __reduce__(self) -> tuple[Callable[..., "LauncherContext"], tuple[list[str], Origin, Plans]]:
-        return _unpickle, (self.arguments, self.origin, self.plans)
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[..., "LauncherContext"], tuple[list[str], Origin, Plans, frozenset[str]]]:
+        return _unpickle, (self.arguments, self.origin, self.plans, self.changed)
 
 
-def _unpickle(arguments: list[str], origin: Origin, plans: Plans) -> LauncherContext:
+def _unpickle(arguments: list[str], origin: Origin, plans: Plans, changed: frozenset[str]) -> LauncherContext:
     compat.silence_schema_warning()
     plans.write_options()
-    return LauncherContext(StopSignals(), arguments, origin, plans)
+    return LauncherContext(StopSignals(), arguments, origin, plans, changed)
 
 
 @contextmanager

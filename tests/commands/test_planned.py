@@ -141,7 +141,7 @@ def test_the_plan_knows_that_images_are_read_again_at_another_size(tmp_path, mon
     for part, count in (("train", 20), ("test", 2)):
         write_class_folders(tmp_path / "photos" / part, ["cat", "dog"], count, (96, 96))
     monkeypatch.chdir(tmp_path)
-    clock = iter([0.0, 30.0, 40.0, 40.0, 50.0, 50.0])
+    clock = iter([0.0, 30.0, 40.0, 40.0, 50.0, 50.0, 60.0, 90.0])
     monkeypatch.setattr(make, "monotonic", lambda: next(clock))
     line = ["plan=good", "data=image_folder", "data.root=photos", "trainer.time_budget=2 min"]
 
@@ -153,6 +153,20 @@ def test_the_plan_knows_that_images_are_read_again_at_another_size(tmp_path, mon
     assert expected() == round(50 * rate)  # read here and by the run, at 96 pixels: twice 30 seconds
     assert expected() == round(0.85 * 90 * rate)  # looked at before, but not read at 96 pixels
     assert expected("data.image_size=64") == round(0.85 * 120 * rate)  # as the images were looked at
+    assert expected("data.image_size=64", "data.cache=null") == round(50 * rate)  # read here and by the run
+
+
+def test_files_that_are_read_again_are_resized_only_by_data_that_can(monkeypatch):
+    nodes, node = [], {"image_size": make.PLANNED_SIDE, "cache": None}
+    split = SimpleNamespace(split=SimpleNamespace(images=None))
+    monkeypatch.setattr(
+        make.build, "partition", lambda node: nodes.append(node) or SimpleNamespace(samples={"train": split})
+    )
+    measurer = make._Measurer({}, node, [], None, None, can_resize=True)
+    measurer.facts["_reading"] = 30.0
+    assert measurer.reading(96, None) == 0.0
+    measurer.reading(96, "pad")
+    assert nodes == [{**node, "image_size": 96}, {**node, "image_size": 96, "resize": "pad"}]
 
 
 def test_values_of_an_experiment_count_as_typed(train, tmp_path):
@@ -264,6 +278,20 @@ def test_damaged_files_that_the_run_does_not_read_are_no_obstacle(train, tmp_pat
         assert "plan: 1 of 24 training files cannot be decoded" in train(*line, *reads_all)[2]
     damage(next(file for file in files if file not in unused))
     assert "plan: 1 of 24 training files cannot be decoded" in train(*line, "data.backend=stream", *known)[2]
+
+
+def test_the_facts_of_a_sample_are_not_those_of_all_images(train, tmp_path, monkeypatch):
+    for part, count in (("train", 12), ("test", 2)):
+        write_class_folders(tmp_path / "photos" / part, ["cat", "dog"], count, (10, 10))
+    looked, measure = [], make.measure_fingerprint
+    monkeypatch.setattr(make, "measure_fingerprint", lambda *arguments: looked.append(1) or measure(*arguments))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "data.image_size=8", *SHORT, "--cfg", "job"]
+    known = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]"]
+    counts = []
+    for backend in ("stream", "device", "stream", "device"):
+        assert train(*line, *known, f"data.backend={backend}")[0] == 0
+        counts.append(len(looked))
+    assert counts == [1, 2, 2, 2]
 
 
 def test_files_of_unlike_sizes_are_refused_before_nets_are_measured(train, tmp_path, monkeypatch):
@@ -874,9 +902,10 @@ def test_a_job_on_another_machine_has_the_plan(train):
     with planned.planned(["plan=quick", *TINY, *SHORT]) as plans:
         (file,) = map(Path, plans.options)
         text = file.read_text()
-        sent = pickle.dumps(LauncherContext(StopSignals(), [], Origin(), plans))
+        sent = pickle.dumps(LauncherContext(StopSignals(), [], Origin(), plans, frozenset({"teacher"})))
     assert not file.parent.exists()
-    assert pickle.loads(sent).plans == plans
+    received = pickle.loads(sent)
+    assert (received.plans, received.changed) == (plans, {"teacher"})
     assert file.read_text() == text
     assert "batch_size: 32  # " in text
     shutil.rmtree(file.parents[1])

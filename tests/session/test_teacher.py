@@ -213,6 +213,21 @@ def test_a_sweep_goes_on_with_a_teacher_that_has_moved(train, folder):
 
 
 @pytest.mark.slow
+def test_finished_jobs_stay_finished_whatever_becomes_of_a_teacher_that_has_moved(train, folder):
+    sweep = ["-m", *tiny(*CNN, "teacher=teacher", "trainer.epochs=1", "hydra.sweep.dir=sweep"), "seed=0,1"]
+    assert train(*sweep)[0] == 0
+    names = sorted(path.name for path in (folder / "sweep").iterdir())
+    (folder / "teacher").rename(folder / "moved")
+    assert train("-m", "resume=sweep", "teacher=moved")[0] == 0
+    shutil.copy(folder / "moved/checkpoints/last.pt", folder / "moved/checkpoints/best.pt")
+    for _ in range(2):
+        status, out, err = train("-m", "resume=sweep")
+        assert (status, err, out.count("already finished")) == (0, "", 2)
+        assert sorted(path.name for path in (folder / "sweep").iterdir()) == names
+        shutil.rmtree(folder / "moved", ignore_errors=True)
+
+
+@pytest.mark.slow
 def test_a_sweep_over_teachers_is_found_again(train, folder):
     sweep = ["-m", *tiny(*CNN, "teacher=null,teacher", "distillation.temperature=2,4", "hydra.sweep.dir=sweep")]
     assert train(*sweep)[0] == 0

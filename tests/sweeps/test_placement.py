@@ -8,8 +8,9 @@ import pytest
 
 from resnet_cli.config.stored import dump
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.session.paths import Origin
 from resnet_cli.sweeps.folder import SweepCommand, SweepDir
-from resnet_cli.sweeps.job import finished_line
+from resnet_cli.sweeps.job import SweepJob, finished_line
 from resnet_cli.sweeps.job_facts import JobContext
 from resnet_cli.sweeps.placement import resolve_job_folder
 from tests.support.runs import job, record_of, tiny
@@ -29,6 +30,7 @@ def here(tmp_path, monkeypatch):
 
 
 def with_run(settings=SETTINGS, folder="s/0", **record):
+    """Write a run; one that is in the folder already keeps the fields of its record that are not given here."""
     RunDir(folder).create(dump(settings), **{"status": "finished", **record})
     return Path(folder)
 
@@ -61,6 +63,12 @@ def test_a_job_with_other_initial_weights_is_another_one(here, record, init_from
     assert (placement.run.path == folder) is is_same
 
 
+@pytest.mark.parametrize("init_from", ["x" * 300, "a\0.pt"], ids=["long", "null"])
+def test_weights_at_a_path_that_cannot_be_looked_at_are_other_ones(here, init_from):
+    folder = with_run(**MOVED)
+    assert resolve_job_folder(folder, {**SETTINGS, "init_from": init_from}).conflicting_folder == folder
+
+
 @pytest.mark.parametrize(("teacher", "is_same"), [("./t", True), ("b.pt", True), ("c.pt", False), ("u", False)])
 def test_a_job_with_another_teacher_is_another_one_and_found_again(here, teacher, is_same):
     folder = with_run({**SETTINGS, "teacher": "t"}, start="scratch", teacher=SAME)
@@ -79,6 +87,21 @@ def test_an_unfinished_job_takes_another_teacher_by_force_or_before_it_has_begun
     with_run({**SETTINGS, "teacher": "t"}, status="interrupted", start="scratch", teacher=SAME)
     assert resolve_job_folder(folder, given).conflicting_folder == folder
     assert resolve_job_folder(folder, {**given, "resume_force": True}).run.path == folder
+
+
+BOTH = ("teacher", "init_from")
+
+
+@pytest.mark.parametrize(("changed", "given", "is_same"), [((), (), False), (BOTH, (), True), (BOTH, BOTH, False)])
+def test_weights_that_an_earlier_command_has_named_anew_are_not_compared_again(here, changed, given, is_same):
+    taught = with_run({**SETTINGS, "teacher": "t"}, start="scratch", teacher=SAME)
+    started = with_run(folder="s/1", **MOVED)
+    origin = Origin(given=given)
+    for folder, key in ((taught, "teacher"), (started, "init_from")):
+        settings = {**SETTINGS, key: "c.pt"}
+        sweep_job = SweepJob(settings, [], 0, folder, SweepDir("s"), "", origin=origin, changed=frozenset(changed))
+        for context in (JobContext(origin=origin, changed=changed), sweep_job.context):
+            assert resolve_job_folder(folder, settings, context).is_finished is is_same
 
 
 @pytest.mark.parametrize(

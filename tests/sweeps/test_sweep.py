@@ -388,6 +388,8 @@ def test_weights_that_have_moved_are_named_anew(tmp_path):
             resumed(tmp_path / "s", typed, stored=stored)
     with pytest.raises(InputError, match="teacher=new: would change the jobs"):
         resumed(tmp_path / "t", "teacher=new", stored=["seed=0,1"])
+    command = resumed(tmp_path / "u", "teacher=null,/c", stored=["teacher=null,a"])
+    assert command.origin.swept == {"teacher": {"null": "null", "a": "/c"}}
 
 
 def test_what_accepts_a_change_holds_this_time_only(tmp_path):

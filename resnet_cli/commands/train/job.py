@@ -65,7 +65,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
         for command in list(resolve_commands(with_quoted_paths(arguments))):  # all are checked before the first trains
             launches.append(SweepLaunch(command, stop))
             with planned(command.arguments, command.changed_keys) as plans, launches[-1]:
-                task = make_task(LauncherContext(stop, sys.argv[1:], command.origin, plans))
+                task = make_task(LauncherContext(stop, sys.argv[1:], command.origin, plans, command.changed_keys))
                 status = max(status, app.run(command.arguments, stop, task))
                 is_stopped = launches[-1].is_stopped  # read here: the launch removes the request at its end
             if is_stopped:  # by a signal, or by sweep.stop_on_failure
@@ -106,7 +106,9 @@ def make_task(context: LauncherContext) -> app.Task:
                 number = hydra_config.job.num if reporter is None else reporter.number
                 paths = paths_from(settings, origin, RunDir(folder), needed=False)
                 files = context.plans.files_of(settings.get("plan"))
-                job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths, files, origin)
+                job = sweep_job.SweepJob(
+                    settings, overrides, number, folder, sweep, command, paths, files, origin, context.changed
+                )
                 return job_runner(settings, hydra_config)(job, stop, reporter)
         own_classes = class_overrides_to_resume(settings)
         resume = resume_command(folder, *own_classes)

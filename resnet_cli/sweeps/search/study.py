@@ -13,7 +13,9 @@ from resnet_cli.config.counts import counted
 from resnet_cli.config.paths import is_path_key
 from resnet_cli.config.run_length import BUDGET
 from resnet_cli.config.selection import format_score
+from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.errors import InputError, MachineError
+from resnet_cli.sweeps.job_facts import RECORDS
 from resnet_cli.sweeps.job_keys import (
     KEYS_NOT_IN_NAMES,
     KEYS_OF_PATHS,
@@ -105,16 +107,20 @@ class Study:
         if "paths" in attributes:  # versions up to 0.2.0 did not store these
             stored, current = {**stored, **attributes["paths"]}, {**current, **_overrides_of_results(space)}
         problems = [
-            f"{current.get(key) or key}: the existing search has {stored.get(key) or 'no such override'}"
+            f"{current.get(key) or key}: the existing search has {stored.get(key) or 'no such override'}; use another "
+            f"hydra.sweep.dir for another search{_way_to_move(key) if key in current and key in stored else ''}"
             for key in dict.fromkeys([*current, *stored])
             if _normal(key, current.get(key), base) != _normal(key, stored.get(key), base)
             and not (key in changed and (key == BUDGET or is_path_key(key) or not is_identifying(key)))
         ]
         stored_direction = self.study.direction.name.lower()
         if stored_direction != direction:
-            problems.append(f"hydra.sweeper.direction={direction}: the existing search has {stored_direction}")
+            problems.append(
+                f"hydra.sweeper.direction={direction}: the existing search has {stored_direction}; use another "
+                "hydra.sweep.dir for another search"
+            )
         if problems:
-            raise InputError(*(f"{problem}; use another hydra.sweep.dir for another search" for problem in problems))
+            raise InputError(*problems)
 
     def format_summary(self, space: Space, folder: Path, select_by: str) -> str:
         """Return lines with the number of trials in each state and the best trial.
@@ -198,6 +204,12 @@ def _open_storage(url: str | None, default_file: Path) -> Any:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def _way_to_move(key: str) -> str:
+    """Return the end of an error that says how a search goes on with the new path of a file; empty for other keys."""
+    can_move = is_path_key(key) and key in {*SAFE_TO_CHANGE, *RECORDS}
+    return f", or -m resume=SWEEP {key}=PATH if it has moved" if can_move else ""
 
 
 def _identifying_overrides(space: Space) -> dict[str, str]:

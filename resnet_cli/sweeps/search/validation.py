@@ -64,6 +64,6 @@ def _require_one_measure(direction: str, select_by: str, keys: list[str], *, is_
         )
     if is_new and direction == "minimize" and select_by not in LOWER_IS_BETTER:
         raise InputError(
-            f"hydra.sweeper.direction=minimize: trainer.select_by={select_by} is the higher the better; "
+            f"hydra.sweeper.direction=minimize: higher is better for trainer.select_by={select_by}; "
             "set hydra.sweeper.direction=maximize"
         )

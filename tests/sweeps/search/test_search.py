@@ -93,7 +93,7 @@ def by_lr(settings, epoch):
         (("hydra.sweeper.n_jobs=2",), "hydra.sweeper.n_jobs=2: needs a launcher that runs several jobs at once"),
         (("hydra.sweeper.storage=nowhere",), "hydra.sweeper.storage: nowhere: "),
         (("verify_resume=true",), "verify_resume: "),
-        (("hydra.sweeper.direction=minimize",), "trainer.select_by=val_accuracy is the higher the better; "),
+        (("hydra.sweeper.direction=minimize",), "higher is better for trainer.select_by=val_accuracy; "),
         (("model.residual=true,8",), "model.residual: 8 is not allowed"),
         (("trainer.epochs=range(0,4)",), "trainer.epochs: 0 is not allowed"),
         (("model.depht=8,14",), "model.depht: unknown key; did you mean model.depth?"),

@@ -106,6 +106,7 @@ def test_trials_whose_folders_are_numbered_are_launched_in_succession(subdir, pa
 
 
 FORMER = ["optimizer.lr=interval(0.1,1)", "init_from=runs/a", "data.workers=2"]
+ANOTHER = "use another hydra.sweep.dir for another search"
 
 
 @pytest.mark.parametrize(
@@ -113,14 +114,16 @@ FORMER = ["optimizer.lr=interval(0.1,1)", "init_from=runs/a", "data.workers=2"]
     [
         (["init_from=./runs/a/", "data.workers=4"], (), None),
         (["init_from=/project/runs/a"], (), None),
-        (["init_from=runs/b"], (), "init_from=runs/b: the existing search has init_from=runs/a; use another"),
+        (["init_from=runs/b"], (),
+         f"init_from=runs/b: the existing search has init_from=runs/a; {ANOTHER}, "
+         "or -m resume=SWEEP init_from=PATH if it has moved$"),
         (["init_from=runs/b"], ("init_from",), None),
-        ([], (), "init_from: the existing search has init_from=runs/a; use another"),
-        (["init_from=runs/a", "data.root=x"], (), "data.root=x: the existing search has no such override; use another"),
+        ([], (), f"init_from: the existing search has init_from=runs/a; {ANOTHER}$"),
+        (["init_from=runs/a", "data.root=x"], (), f"data.root=x: the existing search has no such override; {ANOTHER}$"),
         (["init_from=runs/a", "trainer.test_tta=flip"], (), "trainer.test_tta=flip: the existing search has no such"),
         (["init_from=runs/a", "trainer.epochs=9"], ("trainer.epochs",), "trainer.epochs=9: the existing search has no"),
     ],
-)
+)  # fmt: skip
 def test_a_search_is_continued_with_the_same_weights_and_images(overrides, changed, problem):
     def space(words):
         return Space([], {}, {word.partition("=")[0]: word for word in words})

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from resnet_cli.config.validation import Settings
@@ -156,7 +155,7 @@ class KnownOverrides:
         base: The working folder of the sweep's commands, if all had the same.
     """
 
-    overrides: Mapping[str, list[str]] = MappingProxyType({})
+    overrides: Mapping[str, list[str]] = field(default_factory=dict)
     base: str | None = None
 
 

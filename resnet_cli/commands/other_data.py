@@ -154,6 +154,8 @@ def describe_other_data(
         return notes
     if split is None:
         with suppress(InputError):
+            if _are_at_place(trained) and not _is_own_place(trained, node):
+                return notes  # without reading them, which may take as long as the evaluation
             located = at_present_place(trained, _located(given))
             seen = recorded["train"]["count"] if _are_as_in_training(located, ["train"]) else 0
             own = f"these are the run's own images, and it was trained on {seen} of them; "
@@ -215,6 +217,12 @@ def _are_at_place(trained: "TrainedRun") -> bool:
         require_recorded_data(trained.settings, trained.run, "")
         return True
     return False
+
+
+def _is_own_place(trained: "TrainedRun", node: Mapping[str, Any]) -> bool:
+    """Return whether a node of group `data` names the place of the run's images."""
+    own = trained.data_node()
+    return all(_absolute(str(node.get(key))) == _absolute(str(own.get(key))) for key in PLACES)
 
 
 def folder_name(split: str, overrides: Overrides) -> str:

@@ -47,7 +47,8 @@ def damage_blocks(run: TrainedRun, images: EvaluatedImages) -> tuple[dict[str, A
         InputError: See `require_blocks`.
     """
     blocks = require_blocks(run)
-    classifier, model, batches = Classifier(run), run.model, repeatable(images, run.in_size)
+    classifier = Classifier(run, reads_images=False)
+    model, batches = run.model, repeatable(images, run.in_size)
 
     def accuracy() -> float:
         right, count = 0, 0

@@ -144,7 +144,7 @@ def _embed(
     run: TrainedRun, images: EvaluatedImages, outputs: Outputs, method: Method, split: str,
     result: FurtherResult,
 ) -> None:  # fmt: skip
-    found, classifier = outputs.decisions, Classifier(run)
+    found, classifier = outputs.decisions, Classifier(run, reads_images=False)
     trunk, _ = classifier.feature_model()
     features_ND = torch.cat([classifier.forward_normalised(batch, trunk) for batch, _ in images.batches()]).numpy()
     points_N2 = project(features_ND, method)

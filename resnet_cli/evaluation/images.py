@@ -107,7 +107,9 @@ def own_images(run: TrainedRun, split: Split, *, remedy: str = "--data") -> Eval
     with run.naming_lost_files(f"--split {split} {remedy}" if remedy else ""):
         loaders = run.loaders(_plain_node(node, split))
     _require_same_kind_of_labels(run, loaders)
-    change = find_change(run.data, run.run, split, loaders) if split in loaders.samples else None
+    change = None
+    if split in loaders.samples:
+        change = find_change(run.data, run.run, split, loaders, decodes_otherwise=run.decodes_otherwise)
     notes = [] if change is None else [change.line]
     new = _unknown_classes(run, loaders)
     if new:

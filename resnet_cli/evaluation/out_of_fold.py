@@ -141,7 +141,7 @@ def _predict(member: Member) -> tuple[Tensor, Tensor]:
     loader = member.run.loaders().val
     if loader is None:
         raise InputError(f"{member.name}: has no validation images")
-    classifier = Classifier(member.run)
+    classifier = Classifier(member.run, reads_images=False)
     parts = [(classifier.forward_normalised(images_BCHW), labels_B.cpu()) for images_BCHW, labels_B in loader]
     probabilities_NK = classifier.to_probabilities(torch.cat([logits for logits, _ in parts])).double()
     return probabilities_NK, torch.cat([labels for _, labels in parts])

@@ -42,9 +42,12 @@ class Classifier:
         run: The trained run.
         batch_size: Images that go through the net at once.
         temperature: Divides the logits before the softmax; 1 has no effect.
+        reads_images: Whether images are read and prepared here; False if all are given to `forward_normalised`.
     """
 
-    def __init__(self, run: TrainedRun, *, batch_size: int = 256, temperature: float = 1.0) -> None:
+    def __init__(
+        self, run: TrainedRun, *, batch_size: int = 256, temperature: float = 1.0, reads_images: bool = True
+    ) -> None:
         if not _is_in_range(batch_size, Integral, 1):
             raise InputError(f"batch_size={batch_size!r}: must be a whole number, at least 1")
         if not _is_in_range(temperature, Real, math.ulp(0.0)):
@@ -52,7 +55,7 @@ class Classifier:
         self.model, self.backend = run.model, run.backend
         self.class_names, self.has_label_sets = run.class_names, run.has_label_sets
         self.thresholds = _rescale_thresholds(run.thresholds, temperature)
-        self.preprocessing = Preprocessing.of(preparation_node(run), run.data)
+        self.preprocessing = Preprocessing.of(preparation_node(run) if reads_images else {}, run.data)
         self.batch_size, self.temperature = batch_size, temperature
         self._trunk: FeatureNet | None = None
         self._lock = threading.Lock()

@@ -94,7 +94,7 @@ def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method:
     loaders = run.loaders()
     if loaders.val is None:
         raise InputError("--reject: the run has no validation images to choose the threshold on")
-    change = find_change(run.data, run.run, "val", loaders)
+    change = find_change(run.data, run.run, "val", loaders, decodes_otherwise=run.decodes_otherwise)
     if change is not None:
         logger.warning("--reject: %s", change.line)
     with torch.no_grad():

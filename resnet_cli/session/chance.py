@@ -58,16 +58,15 @@ class ChanceCheck:
                 self._warn(best, train)
         elif self.is_new and len(rows) >= self.epochs and self._can_tell(len(rows)):
             self._is_over = True
-            logger.warning(
-                "validation accuracy never left chance (%.1f %% of %d images; guessing gives %.1f %%), and training "
-                "accuracy is %.1f %%: nothing was learnt; see samples.png and resnet-data, and check whether labels "
-                "belong to their images",
-                best, self.count, self.chance, train,
-            )  # fmt: skip
+            if self._is_better_than_chance(train, len(rows)):
+                self._warn(best, train)
+            else:
+                self._warn_nothing_learnt(best, train)
 
     def _can_tell(self, epochs: int) -> bool:
-        """Return whether the validation images are enough to see an accuracy that is notably above chance."""
-        return self._is_better_than_chance(min(self.chance + FITTED, 100.0), epochs)
+        """Return whether an accuracy can be notably above chance, and the validation images are enough to see it."""
+        notable = self.chance + FITTED
+        return notable < 100 and self._is_better_than_chance(notable, epochs)
 
     def _warn(self, best: float, train: float) -> None:
         """Log that validation is at chance; the best validation and the last training accuracy are in percent."""
@@ -75,6 +74,15 @@ class ChanceCheck:
             "validation accuracy is at chance (%.1f %% of %d images; guessing gives %.1f %%), training accuracy is "
             "%.1f %%: the labels may be wrong, or validation images unlike training images; see samples.png and "
             "resnet-data",
+            best, self.count, self.chance, train,
+        )  # fmt: skip
+
+    def _warn_nothing_learnt(self, best: float, train: float) -> None:
+        """Log that training accuracy is at chance too."""
+        logger.warning(
+            "validation accuracy never left chance (%.1f %% of %d images; guessing gives %.1f %%), and training "
+            "accuracy is %.1f %%: nothing was learnt; see samples.png and resnet-data, and check whether labels "
+            "belong to their images",
             best, self.count, self.chance, train,
         )  # fmt: skip
 

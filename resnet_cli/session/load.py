@@ -18,6 +18,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.models.transfer import Transfer, nearest_mismatch, transfer
 from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.runs.reading import section
 from resnet_cli.runs.weight_files import SUFFIXES, WeightFile, is_weight_file, read_weights, state_tensors
 from resnet_cli.seeding import random_state_kept
 from resnet_cli.session.evaluated_model import build_evaluated_model
@@ -29,6 +30,7 @@ LEAST_FRACTION = 0.5  # of the parameters; with fewer, the weights are those of 
 NOTICEABLE = 0.02  # difference of a mean or standard deviation, on the scale 0 to 1
 MOST_LISTED = 4  # layers of each kind in the line for the user
 MOST_RECORDED = 100  # names in the record
+AVERAGE = "average"  # the container of weights that are the averages in a checkpoint
 MAX_IMAGE_VALUES = 1 << 26  # channels * height * width that a checkpoint may declare
 
 
@@ -95,6 +97,7 @@ def _describe(model: nn.Module, source: WeightFile, found: Transfer) -> tuple[st
     record = {
         "file": str(source.path), "sha256": sha256, "parameters": loaded, "adapted": dict(found.adapted),
         "new": dict(found.new), "left": list(found.left)[:MOST_RECORDED],
+        **({"container": source.container} if source.container else {}),
     }  # fmt: skip
     return "; ".join(parts), record
 
@@ -115,7 +118,7 @@ def _format_reasons(reasons: Mapping[str, str]) -> str:
 
 def load_initial_weights(
     model: nn.Module,
-    run: RunDir,
+    begun: Mapping[str, Any],
     init_from: str | None,
     place: str | None,
     normalisation: tuple[Sequence[float], Sequence[float]],
@@ -128,7 +131,8 @@ def load_initial_weights(
 
     Args:
         model: Receives the weights.
-        run: The run folder. A run that was stopped before its first checkpoint starts from the weights in its record.
+        begun: The record of the run if it was stopped before its first checkpoint, or of the run that it reproduces. It
+            starts from the same weights again: those in the record, and not from averages if that run did not.
         init_from: The run or file that the user names, if any.
         place: Its present path, if the name does not lead there from the working folder.
         normalisation: Mean and standard deviation of each channel by which images are normalised.
@@ -140,11 +144,11 @@ def load_initial_weights(
         InputError: no such run or file, or it does not fit.
     """
     if init_from is None:
-        start = run.read_record().get("start")
+        start = begun.get("start")
         if not isinstance(start, str) or start == "scratch" or re.match(r"epoch \d", start):
             return InitialWeights()
         init_from = start
-    source, remark = _with_averages(read_initial_weights(place or init_from), trust=trust, named=named)
+    source, remark = _with_averages(read_initial_weights(place or init_from), begun, trust=trust, named=named)
     line, record = load_weights(model, source, **sizes)
     line += remark
     own = source.normalisation
@@ -154,15 +158,20 @@ def load_initial_weights(
     return InitialWeights(init_from, line, record)
 
 
-def _with_averages(source: WeightFile, *, trust: bool, named: Mapping[str, str]) -> tuple[WeightFile, str]:
+def _with_averages(
+    source: WeightFile, begun: Mapping[str, Any], *, trust: bool, named: Mapping[str, str]
+) -> tuple[WeightFile, str]:
     """Return the weights that the run of a checkpoint evaluates, which are its averages if it has any.
 
     Averages have no names in a checkpoint, so its model is built to find them. If that is not possible, the result is
-    the run's own weights, and a remark for the user.
+    the run's own weights, and a remark for the user; likewise if `begun` is the record of a run that began with these,
+    as in former versions.
     """
     content = source.averaging
     if content is None:
         return source, ""
+    if begun.get("start") not in (None, "scratch") and section(begun, "weights").get("container") != AVERAGE:
+        return source, "; its own weights, as this run began with, not the averages that its run evaluates"
     try:
         node = plain_data(content["config"], str(source.path)).get("model") or {}
         check_node("model", node, trust=trust, named=named)
@@ -171,7 +180,7 @@ def _with_averages(source: WeightFile, *, trust: bool, named: Mapping[str, str])
             model = build_evaluated_model(content, source.path, node, in_size=in_size, num_classes=num_classes)
     except InputError as error:
         return source, f"; its own weights, not the averages that its run evaluates: {error.problems[0]}"
-    return replace(source, tensors=state_tensors(model.state_dict()), container="average"), ""
+    return replace(source, tensors=state_tensors(model.state_dict()), container=AVERAGE), ""
 
 
 def require_same_weights(weights: InitialWeights, run: RunDir, *, force: bool) -> None:

@@ -20,7 +20,7 @@ from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.models.patches import require_whole_patches
-from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.folder import RunDir, find_run_of
 from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_images_in_batches
@@ -196,8 +196,9 @@ def _load_weights(
 ) -> InitialWeights:
     """Load the weights that a new run starts from: of `init_from`, else published ones that its model asks for."""
     sizes: dict[str, Any] = {"in_channels": loaders.in_size[0], "class_names": loaders.class_names}
+    begun = run if config.reproduce is None else find_run_of("reproduce", config.reproduce)
     weights = load_initial_weights(
-        model, run, config.init_from, place, (loaders.mean, loaders.std),
+        model, begun.read_record(), config.init_from, place, (loaders.mean, loaders.std),
         trust=config.trust, named=targets({"model": config.model}), **sizes,
     )  # fmt: skip
     weights = weights if weights.name is not None else load_pretrained(model, config, **sizes)

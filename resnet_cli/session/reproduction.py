@@ -23,6 +23,7 @@ from resnet_cli.runs.code import MODULES, read_code
 from resnet_cli.runs.folder import RunDir, find_run_of
 from resnet_cli.runs.reading import Run, read_run, section
 from resnet_cli.runs.repositories import PACKAGE
+from resnet_cli.session.load import AVERAGE
 from resnet_cli.session.outcomes import compare_outcomes, format_outcome
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.run_data import data_changes, describe_data
@@ -178,6 +179,9 @@ def _changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> It
         old, new = section(before, name), section(now, name)
         if old.get("sha256") != new.get("sha256"):
             yield f"{name} {_shorten(old.get('sha256'))} -> {_shorten(new.get('sha256'))}"
+        was, found = ("averages" if of.get("container") == AVERAGE else "own weights" for of in (old, new))
+        if was != found:
+            yield f"{name} in the checkpoint: {was} -> {found}"
     for key in ("device", "precision", "threads", "platform"):
         if before.get(key) is not None and before[key] != now.get(key):
             yield f"{key} {_shorten(before[key])} -> {_shorten(now.get(key))}"

@@ -100,7 +100,12 @@ def split_change(recorded: Any, split: str, now: Fingerprint) -> SplitChange | N
 
 
 def find_change(
-    data: Mapping[str, Any], run: RunDir | None, split: str, parts: Loaders | Partition
+    data: Mapping[str, Any],
+    run: RunDir | None,
+    split: str,
+    parts: Loaders | Partition,
+    *,
+    decodes_otherwise: bool = False,
 ) -> SplitChange | None:
     """Return how a split differs from the one at training time, and how many of its images the run was trained on.
 
@@ -109,9 +114,17 @@ def find_change(
         run: The run folder; None for a checkpoint outside of one.
         split: `train`, `val` or `test`.
         parts: The present splits.
+        decodes_otherwise: Images are decoded otherwise than in training, so that their digest says nothing of them.
     """
-    change = split_change(data.get("splits"), split, fingerprint_split(*parts.samples[split]))
-    if change is None or not change.is_dealt_anew or split == "train":
+    recorded, now = data.get("splits"), fingerprint_split(*parts.samples[split])
+    change = split_change(recorded, split, now)
+    if change is None or not change.is_dealt_anew:
+        return change
+    before = recorded.get(split) if isinstance(recorded, Mapping) else None
+    if decodes_otherwise and isinstance(before, Mapping) and {**before, "images": now["images"]} == now:
+        line = f"the {SPLIT_NAMES[split]} images are prepared otherwise than in training"
+        return SplitChange(f"{line}; whether they have changed since is unknown", is_dealt_anew=False)
+    if split == "train":
         return change
     seen = _describe_seen(run, split, parts)
     return replace(change, line=f"{change.line}; {seen}") if seen else change

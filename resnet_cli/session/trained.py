@@ -31,6 +31,7 @@ from resnet_cli.training.backend import Backend
 logger = logging.getLogger("resnet_cli")
 
 CHECKPOINTS = ("best", "last")  # of a run folder, by name
+DECODING = ("image_size", "resize", "interpolation", "mode", "background", "range")  # keys of data that change pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,14 @@ class TrainedRun:
         """True if the run evaluated a compiled model, which rounds otherwise than `model`."""
         trainer = self.settings.get("trainer")
         return isinstance(trainer, Mapping) and trainer.get("compile") == "model"
+
+    @property
+    def decodes_otherwise(self) -> bool:
+        """True if `other_data` decodes images otherwise than in training, which changes their fingerprint."""
+        own = self.settings.get("data")
+        if self.other_data is None or not isinstance(own, Mapping):
+            return False
+        return any(self.other_data.get(key) != own.get(key) for key in DECODING)
 
     @cached_property
     def record(self) -> dict[str, Any]:

@@ -66,11 +66,20 @@ def test_the_split_is_that_of_training_by_folds_and_groups_and_reads_of_the_test
         found, names, notes = evaluated("folds", *arguments)
         split = "val" if "val" in arguments else "test"
         assert (found["split"], names) == (split, splits[split]), arguments
-        assert ("data" in found, "have changed since training" in notes) == (is_changed, is_decoded_otherwise)
+        words = "the validation images are prepared otherwise than in training; whether they have changed since is"
+        assert ("data" in found, words in notes) == (is_changed, is_decoded_otherwise)
+        assert "since training" not in notes
         assert "training image" not in notes
         entry = record_of(place / "folds")["evaluations"][-1]
         assert (entry["folder"] == f"eval/{split}", "data" in entry) == (not is_changed, is_changed)
     assert reads_of_the_test_images(place / "folds") == 3
+    shutil.copy(place / "folds/checkpoints/best.pt", place / "alone.pt")  # whose split file is unknown
+    capsys.readouterr()
+    options = ["--split", "val", "--data", "interpolation=bicubic", "--out", "figures", "--resamples", "0"]
+    assert evaluation.run(["alone.pt", *options]) == 0
+    notes = capsys.readouterr().err
+    assert words in notes
+    assert "may have been trained on some of them" not in notes
 
 
 def test_a_test_split_that_is_dealt_anew_names_its_training_images_and_the_way_to_the_former_one(

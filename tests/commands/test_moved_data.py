@@ -8,6 +8,7 @@ import pytest
 from resnet_cli.commands import eval as evaluation
 from resnet_cli.commands import export, predict
 from resnet_cli.commands.train.main import run as train
+from resnet_cli.session import build
 from tests.support.runs import record_of
 
 
@@ -160,6 +161,16 @@ def test_an_evaluation_of_all_moved_images_says_how_many_were_trained_on(moved, 
     assert note in notes
     next((moved / "elsewhere/circle").iterdir()).unlink()
     assert note not in evaluated(capsys, "run", "--data", "root=elsewhere")[1]
+
+
+def test_other_images_are_read_once_while_those_of_the_run_are_where_they_were(place, capsys, monkeypatch):
+    monkeypatch.setattr("resnet_cli.evaluation.evaluate.draw_pictures", lambda *_: {})
+    shutil.copytree(place / "photos", place / "others")
+    read, partition = [], build.partition
+    monkeypatch.setattr(build, "partition", lambda node, *built: read.append(node["root"]) or partition(node, *built))
+    for root, is_own in (("others", False), (str(place / "photos"), True)):
+        _, notes = evaluated(capsys, "run", "--data", f"root={root}")
+        assert (bool(read), "these are the run's own images, and it was trained on" in notes) == (is_own, is_own)
 
 
 def test_moved_images_are_the_run_s_own_with_another_way_to_read_or_prepare_them(moved, folds, capsys):

@@ -181,6 +181,21 @@ def test_images_without_a_label_have_none_in_the_map_of_features(place, monkeypa
     assert given[0].tolist() == [-1, 0, *outputs.labels[2:].tolist()]
 
 
+def test_how_images_are_prepared_is_said_only_where_files_are_read(place, monkeypatch, caplog):
+    run = open_trained("run")
+    images = own_images(run, "val")
+    outputs = collect_outputs(run, images)
+    run = replace(run, settings={**run.settings, "data": {"_target_": "own_data.shapes"}})
+    for module, name in ((further, "draw_embedding"), (further, "draw_unknown"), (blocks, "draw_blocks")):
+        monkeypatch.setattr(module, name, lambda *_, **__: b"")
+    for name, nothing in (("single_deletions", {}), ("random_deletions", []), ("random_swaps", [])):
+        monkeypatch.setattr(blocks, name, lambda *_, nothing=nothing: nothing)
+    wanted = {"embed": "pca", "delete_blocks": True}
+    for options, count in ((wanted, 0), ({**wanted, "unknown": ["photos/circle"]}, 1)):
+        further.compute_further(run, images, outputs, further.Further(**options), "val")
+        assert sum("images are prepared by the defaults alone" in line for line in caplog.messages) == count
+
+
 @pytest.mark.parametrize(
     ("mistakes", "note"),
     [(0, "there are no mistakes"), (1, "there is only 1 mistake"), (2, "there are only 2 mistakes")],

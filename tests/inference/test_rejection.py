@@ -1,6 +1,7 @@
 """Scores and thresholds that reject images of none of the classes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,6 +41,14 @@ def test_changed_validation_images_are_said(place, caplog):
     run = open_trained("run")
     assert find_rejection(run, Classifier(run), 0.1, "energy").rate == 0.1
     assert "--reject: the validation images have changed since training: " in caplog.text
+
+
+def test_validation_images_that_are_prepared_otherwise_are_not_said_to_have_changed(place, caplog):
+    run = open_trained("run")
+    run = replace(run, other_data={**run.settings["data"], "interpolation": "bicubic"})
+    assert "on_other_images" in find_rejection(run, Classifier(run), 0.1, "energy").record()
+    assert "--reject: the validation images are prepared otherwise than in training; " in caplog.text
+    assert "since training" not in caplog.text
 
 
 @pytest.mark.parametrize("changed", [True, False])

@@ -62,6 +62,7 @@ def test_a_new_run_that_ends_without_having_learnt_anything_says_so(caplog):
         ((50, 50, 50), {"is_new": False}, 0),
         ((50, 50, 50), {"epochs": 4}, 0),  # it goes on
         ((2, 2, 2), {}, 0),  # too few to tell
+        ((180, 20), {}, 0),  # too unequal to tell
     ):
         caplog.clear()
         check = ChanceCheck(loaders_of(*counts), **{"epochs": 3, **options})
@@ -71,7 +72,15 @@ def test_a_new_run_that_ends_without_having_learnt_anything_says_so(caplog):
         assert not said or "never left chance" in caplog.text
     caplog.clear()
     ChanceCheck(loaders_of(50, 50, 50), epochs=3).after_epoch([*rows[:2], row(36, 60)])
+    ChanceCheck(loaders_of(180, 20), epochs=3).after_epoch([row(93, 92)] * 3)
     assert not caplog.records
+
+
+def test_a_new_run_whose_training_accuracy_alone_left_chance_has_learnt_something(caplog):
+    ChanceCheck(loaders_of(50, 50, 50), epochs=3).after_epoch([row(34, 33), row(33, 35), row(50, 33)])
+    [record] = caplog.records
+    assert "validation accuracy is at chance (35.0 %" in record.getMessage()
+    assert "training accuracy is 50.0 %: the labels may be wrong" in record.getMessage()
 
 
 def test_without_validation_images_nothing_is_said(caplog):

@@ -1,5 +1,7 @@
 """Weights and checkpoints that a command names are the ones that are taken, or it is refused."""
 
+import hashlib
+import json
 import shutil
 
 import pytest
@@ -84,6 +86,37 @@ def test_averages_of_a_model_that_is_not_allowed_are_left_with_a_remark(train, a
     own = weights(averaged)
     for name in own:
         torch.testing.assert_close(found[name], own[name], msg=name)
+
+
+def test_a_run_that_began_with_the_weights_beside_averages_begins_with_them_again(train, averaged, tmp_path):
+    content = checkpoints.load(averaged)
+    state = {name: value for name, value in content["state"].items() if name != "average"}
+    checkpoints.save(tmp_path / "start.pt", {"config": content["config"], "data": content["data"], "state": state})
+    assert train(*tiny("model=cnn", "init_from=start.pt", "trainer.epochs=1", "hydra.run.dir=e"))[0] == 0
+    shutil.copy(averaged, tmp_path / "start.pt")  # the record is that of a former version, which took no averages
+    record = record_of(tmp_path / "e")
+    assert "container" not in record["weights"]
+    record["weights"]["sha256"] = hashlib.sha256(averaged.read_bytes()).hexdigest()
+    (tmp_path / "e/run.json").write_text(json.dumps(record))
+    status, out, err = train("reproduce=e", "hydra.run.dir=f")
+    assert (status, err) == (0, "")
+    assert "identical to e: " in out
+    expected = weights(tmp_path / "e/checkpoints/last.pt")
+    shutil.rmtree(tmp_path / "e/checkpoints")
+    (tmp_path / "e/metrics.jsonl").unlink()
+    (line,) = lines_of_weights(train("resume=e"))
+    assert "; its own weights, as this run began with, not the averages that its run evaluates" in line
+    found = weights(tmp_path / "e/checkpoints/last.pt")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_run_that_began_with_averages_begins_with_them_again(train, averaged, tmp_path):
+    start_of(train, tmp_path, averaged)
+    assert record_of(tmp_path / "e")["weights"]["container"] == "average"
+    shutil.rmtree(tmp_path / "e/checkpoints")
+    (tmp_path / "e/metrics.jsonl").unlink()
+    (line,) = lines_of_weights(train("resume=e"))
+    assert f"parameters from {averaged} (average)" in line
 
 
 def test_another_normalisation_than_that_of_the_weights_is_said(train, finished):

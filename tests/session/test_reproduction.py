@@ -338,8 +338,9 @@ def test_weights_that_a_run_started_from_are_used_again(train, source):
     assert "identical to b" in out
     assert "differs weights" not in out
     loaded = record_of(source.parent / "b")["weights"]
-    edit(source.parent / "b", weights=loaded | {"sha256": "0" * 64})
+    edit(source.parent / "b", weights=loaded | {"sha256": "0" * 64, "container": "average"})
     _, out, _ = train("reproduce=b", "hydra.run.dir=d")
+    assert "weights in the checkpoint: averages -> own weights" in out
     assert f"weights {'0' * 64} -> {loaded['sha256']}"[:60] in out
 
 

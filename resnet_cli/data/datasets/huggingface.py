@@ -162,7 +162,11 @@ def _load_from_hub(name: str, subset: str | None, revision: str | None) -> Table
 
 
 def _load_version(name: str, subset: str | None, revision: str | None) -> Tables:
-    """Load a data set of the hub, from the library's cache if possible."""
+    """Load a data set of the hub, from the library's cache if possible.
+
+    If the library cannot reach the hub, it takes the newest version in its cache, whichever is asked for. Files of the
+    right version that are cached are preferred to it.
+    """
     library = _import_library()
 
     def load() -> Any:
@@ -174,7 +178,18 @@ def _load_version(name: str, subset: str | None, revision: str | None) -> Tables
                 raise
             return library.load_dataset(snapshot, subset)
 
-    return _load(load, f"data.name={name}", "; HF_HUB_OFFLINE=1 uses only its cache")
+    setting = f"data.name={name}"
+    found = _load(load, setting, "; HF_HUB_OFFLINE=1 uses only its cache")
+    if revision is not None and COMMIT.fullmatch(revision) and _is_of_other_revision(found, revision):
+        snapshot = _find_snapshot(name, revision)
+        with suppress(InputError):
+            return found if snapshot is None else _load(lambda: library.load_dataset(snapshot, subset), setting)
+    return found
+
+
+def _is_of_other_revision(tables: Tables, revision: str) -> bool:
+    """Return whether tables are known to come from another hub commit."""
+    return any(_find_revision(table) not in (None, revision) for table in tables.values())
 
 
 def _find_snapshot(name: str, revision: str | None) -> str | None:

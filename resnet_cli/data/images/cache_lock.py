@@ -119,7 +119,23 @@ else:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise BlockingIOError(errno.EAGAIN, "locked by another process") from None
             raise
+        if _is_removed(descriptor, path):  # by the process that held the lock until now
+            _unlock(descriptor)
+            raise BlockingIOError(errno.EAGAIN, "locked by another process")
         return True, partial(_unlock, descriptor)
+
+    def _is_removed(descriptor: int, path: Path) -> bool:
+        """Return whether a file was removed after it was opened, so that other processes lock another one.
+
+        It has no links, and the path leads elsewhere: some file systems count no links, or number files differently.
+        """
+        opened = os.fstat(descriptor)
+        if opened.st_nlink:
+            return False
+        try:
+            return not os.path.samestat(opened, path.stat())
+        except FileNotFoundError:
+            return True
 
     def _unlock(descriptor: int) -> None:
         """Free a lock that processes forked since then have inherited."""

@@ -216,6 +216,18 @@ def keep_in_cache(tmp_path):
     shutil.copytree(content, tmp_path / "hub" / "someone___birds" / config.name / version.name / COMMIT)
 
 
+def keep_as_files(tmp_path, monkeypatch, name, commit, **splits):
+    """Put the files of a set into the cache of the hub as `hf download` does."""
+    import huggingface_hub.constants
+
+    folder = tmp_path / "hub cache" / f"datasets--someone--{name}"
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    save(folder / "snapshots" / commit / "data", **splits)
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub cache"))
+
+
 def test_sets_of_the_hub_come_from_the_cache_and_say_their_revision(tmp_path, caplog):
     from resnet_cli.data import huggingface
 
@@ -229,17 +241,9 @@ def test_sets_of_the_hub_come_from_the_cache_and_say_their_revision(tmp_path, ca
 
 
 def test_sets_that_were_downloaded_as_files_come_from_the_cache_of_the_hub(tmp_path, monkeypatch):
-    import huggingface_hub.constants
-
     from resnet_cli.data import huggingface
 
-    cache = tmp_path / "hub cache"
-    folder = cache / "datasets--someone--fish"
-    (folder / "snapshots" / COMMIT).mkdir(parents=True)
-    save(folder / "snapshots" / COMMIT / "data", train=table(), test=table(3, 100))
-    (folder / "refs").mkdir()
-    (folder / "refs/main").write_text(COMMIT)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    keep_as_files(tmp_path, monkeypatch, "fish", COMMIT, train=table(), test=table(3, 100))
     for revision in (None, COMMIT):
         data = huggingface(name="someone/fish", revision=revision, cache=None)
         assert (data.name, len(data.train), len(data.test)) == ("someone/fish", 12, 3)
@@ -347,6 +351,25 @@ def test_a_revision_that_is_gone_is_replaced_by_the_newest(tmp_path, monkeypatch
         assert huggingface(name="someone/birds", cache=None).revision == COMMIT
     line = f"someone/birds: revision {'f' * 40} cannot be read; revision {COMMIT} is read instead"
     assert [record.levelname for record in caplog.records if record.getMessage() == line] == ["WARNING"]
+
+
+def test_a_revision_is_read_from_its_files_if_the_library_reads_another_one(tmp_path, monkeypatch, caplog):
+    from resnet_cli.data import huggingface
+
+    load_dataset, other = datasets.load_dataset, "f" * 40
+
+    def load_newest(name, subset, revision=None):  # as the library does without a connection to the hub
+        return load_dataset(name, subset)
+
+    keep_in_cache(tmp_path)
+    keep_as_files(tmp_path, monkeypatch, "birds", other, train=table(seed=50), test=table(3, 100))
+    monkeypatch.setattr(datasets, "load_dataset", load_newest)
+    with preferring_revision(other):
+        data = huggingface(name="someone/birds", cache=None)
+    assert data.revision == other
+    assert np.array_equal(data.train.images.load()[0].numpy(), pixels(50))
+    assert f"someone/birds: revision {other}, as the run was trained on" in caplog.text
+    assert huggingface(name="someone/birds", revision="e" * 40, cache=None).revision == COMMIT  # it has no files
 
 
 def test_the_recorded_revision_is_that_of_the_same_set():

@@ -13,7 +13,7 @@ import torch
 
 from resnet_cli.data.images import cached_rows
 from resnet_cli.data.images.cache import ArrayCache
-from resnet_cli.data.images.cache_lock import partial_path
+from resnet_cli.data.images.cache_lock import CacheLock, partial_path
 from resnet_cli.data.images.cached_rows import RowReader, RowWriter
 from resnet_cli.errors import MachineError
 
@@ -63,6 +63,23 @@ def test_a_second_writer_of_an_array_does_nothing(tmp_path):
     second.write(torch.arange(5), ROWS * 0)
     first.write(torch.arange(5), ROWS)
     assert torch.equal(load(tmp_path), ROWS)
+
+
+def test_a_lock_whose_file_was_removed_before_it_was_locked_is_not_taken(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    first, second, flock = CacheLock(tmp_path / "lock"), CacheLock(tmp_path / "lock"), fcntl.flock
+
+    def lock_late(descriptor, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        first.release()
+        flock(descriptor, operation)
+
+    assert first.acquire()
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    assert (second.acquire(), second.is_held) == (False, False)  # a third process may lock a new file
+    assert (second.acquire(), second.is_held) == (True, True)
+    second.release()
+    assert not list(tmp_path.iterdir())
 
 
 def no_locks(descriptor, operation):

@@ -35,20 +35,19 @@ def _encode(part: int | str) -> bytes:
 
 
 @contextmanager
-def random_state_kept(device: torch.device | None = None, *, python: bool | None = None) -> Iterator[None]:
+def random_state_kept(device: torch.device | None = None, *, python: bool = True) -> Iterator[None]:
     """Restore torch's random state of the CPU and of GPUs on exit.
 
     Args:
         device: The GPU that is used, if one is; without it, all GPUs if CUDA is in use.
-        python: Also restore the global states of Python and NumPy; None does if `device` is None.
+        python: Also restore the global states of Python and NumPy.
     """
     devices: list[int | torch.device] = []
     if device is not None and device.type == "cuda":
         devices = [device]
     elif device is None and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         devices = list(range(torch.cuda.device_count()))
-    also = python if python is not None else device is None
-    with python_random_state_kept() if also else nullcontext(), torch.random.fork_rng(devices=devices):
+    with python_random_state_kept() if python else nullcontext(), torch.random.fork_rng(devices=devices):
         yield
 
 

@@ -12,7 +12,6 @@ from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, folder_in_run, output_folder
 from resnet_cli.commands.folds import add_fold_options, print_label_errors, print_out_of_fold
 from resnet_cli.commands.other_data import (
-    PREPARATION,
     add_data_option,
     as_own_images,
     changes_of_own_images,
@@ -23,6 +22,7 @@ from resnet_cli.commands.other_data import (
     require_shards,
 )
 from resnet_cli.commands.terminal import print_json, print_output
+from resnet_cli.config.data_keys import PREPARATION
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home, require_writable_folder

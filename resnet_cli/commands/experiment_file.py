@@ -24,6 +24,7 @@ from resnet_cli.files import encode_text
 from resnet_cli.hydra_app.compose import Composed, compose_settings
 from resnet_cli.hydra_app.overrides import hydra_arguments
 from resnet_cli.hydra_app.search_path import generated_configs
+from resnet_cli.hydra_app.sweep_params import PARAMS
 from resnet_cli.planning.choices import Choice
 from resnet_cli.planning.plan_file import format_nested
 from resnet_cli.runs.folder import RunDir
@@ -31,7 +32,6 @@ from resnet_cli.runs.reading import read_run
 from resnet_cli.session.paths import ITEM, located_settings, recorded_paths
 
 NOT_OF_FILES = tuple(key for key in CONTROL_KEYS if key != "init_from")  # keys that a file cannot set
-PARAMS = "hydra.sweeper.params"  # what an experiment sweeps over, also one that the copy begins with
 COPY_HINT = "# Copy it to"  # how a line of plan.yaml begins that does not apply to a copy
 
 

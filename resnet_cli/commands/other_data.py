@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnet_cli.config.data_keys import HOW_READ, PREPARATION, names_images
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.path_patterns import has_files
-from resnet_cli.config.paths import names_images
 from resnet_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,11 +23,7 @@ Overrides = dict[str, str]  # values as typed, by key without `data.`
 
 # Keys that apply to the run's own images only: for other images they have these values, unless --data sets them.
 OWN_SPLIT = {"splits": None, "train_size": None, "folds": None, "fold": 0, "group": None, "label_noise": 0.0}
-# Keys by which another data set prepares its images like that of the run.
-PREPARATION = ("image_size", "resize", "interpolation", "mode", "background", "range", "eval_crop")
 PLACES = ("root", "file", "shards", "name")  # keys whose values say where images are
-# Keys that say how images are read, on which neither the images nor their splits depend.
-HOW_READ = ("workers", "worker_timeout", "backend", "cache", "eval_batch_size", "batch_size", "download", "verify")
 # Keys that name further files of the data set that the first key names: those of the run do not belong to another one.
 BELONGING = {"shards": ("val_shards", "test_shards"), "file": ("labels_file",)}
 

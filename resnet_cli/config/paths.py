@@ -13,8 +13,6 @@ PATH_NAMES = re.compile(
     r"(\w+_)?(root|cache|path|file|filename|folder|dir|directory|csv|shards)|splits|init_from|teacher|resume|reproduce"
 )
 COUNTED = ("trainer.shards",)  # a number, although the name looks like that of a path
-NAMES_OF_IMAGES = ("data", "name", "subset")  # keys of group `data` that name a data set, beside the paths
-NOT_OF_IMAGES = ("cache", "splits")  # paths of group `data` at which there are no images
 
 
 def is_built_in(path: Path) -> bool:
@@ -25,11 +23,6 @@ def is_built_in(path: Path) -> bool:
 def is_path_key(key: str) -> bool:
     """Return whether a key takes a path, as its name says: `data.root`, `data.splits`, `data.labels_csv`."""
     return key not in COUNTED and PATH_NAMES.fullmatch(key.rpartition(".")[2]) is not None
-
-
-def names_images(key: str) -> bool:
-    """Return whether a key of group `data`, without `data.`, names a data set or where images are: `root`, `name`."""
-    return key in NAMES_OF_IMAGES or (key not in NOT_OF_IMAGES and is_path_key(f"data.{key}"))
 
 
 def config_folders(options: Sequence[str]) -> list[Path]:

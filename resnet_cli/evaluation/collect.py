@@ -22,7 +22,7 @@ from resnet_cli.session.losses import build_loss
 from resnet_cli.session.trained import TrainedRun
 from resnet_cli.session.trusted_kinds import check_node
 from resnet_cli.training.backend import Backend, Batch
-from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
+from resnet_cli.training.evaluation import LossFunction, evaluate, smoothing_off
 from resnet_cli.training.metrics import Scores
 from resnet_cli.training.multi_label import LabelTotals
 from resnet_cli.training.tta import AveragedViews, Tta
@@ -108,9 +108,10 @@ def collect_outputs(run: TrainedRun, images: EvaluatedImages, *, tta: Tta = "non
             labels.append(batch[1].cpu())
             yield batch
 
-    with backend.switches():
+    loss_fn = _loss(run, images)
+    with backend.switches(), smoothing_off(loss_fn):
         scores = evaluate(
-            recorder, watched(), device=backend.device, loss_fn=_loss(run, images), autocast=backend.autocast,
+            recorder, watched(), device=backend.device, loss_fn=loss_fn, autocast=backend.autocast,
             label_totals=LabelTotals(run.thresholds) if run.has_label_sets else None,
         )  # fmt: skip
     all_labels = torch.cat(labels)
@@ -159,4 +160,4 @@ def _loss(run: TrainedRun, images: EvaluatedImages) -> LossFunction:
         raise InputError(f"{run.file}: not a checkpoint of resnet-cli: its config has no trainer")
     built = build_loss(node, trainer, loaders)
     built = built.to(run.backend.device) if isinstance(built, nn.Module) else built
-    return without_smoothing(built) or likelihood
+    return likelihood if built is None else built

@@ -205,7 +205,7 @@ def _require_same_kind_of_labels(run: TrainedRun, loaders: Loaders) -> None:
         kinds = (
             "several labels" if several else "one label" for several in (loaders.has_label_sets, run.has_label_sets)
         )
-        raise InputError("--data: images have {} each, but those of the run {}".format(*kinds))
+        raise InputError("the images have {} each, but those of the run {}".format(*kinds))
 
 
 def _is_known(labels: Tensor, places_K: Tensor) -> Tensor:

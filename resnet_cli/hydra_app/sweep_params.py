@@ -5,6 +5,8 @@ from hydra.core.override_parser.types import Glob, IntervalSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+PARAMS = "hydra.sweeper.params"
+
 
 def param_overrides(config: DictConfig) -> list[str]:
     """Return the overrides in `hydra.sweeper.params`."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from resnet_cli.config.data_keys import PREPARATION
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.signatures import Parameter, signature
 from resnet_cli.config.trust import check_names
@@ -14,8 +15,9 @@ from resnet_cli.errors import InputError
 from resnet_cli.session.trained import TrainedRun
 from resnet_cli.session.trusted_kinds import check_kinds, check_node
 
-# Keys of group `data` that determine how images are prepared, and the callables whose signatures give their types.
-KEYS = ("mode", "resize", "interpolation", "background", "range", "value_range", "eval_crop")
+# Keys of group `data` that determine how images are prepared, except for the size, which the checkpoint stores; and the
+# callables whose signatures give their types.
+KEYS = (*(key for key in PREPARATION if key != "image_size"), "value_range")
 READERS = ("resnet_cli.data.make_loaders", "resnet_cli.data.image_folder")
 DECODING_ARGUMENTS = {"background": "background", "range": "value_range", "value_range": "value_range"}  # by key
 

@@ -1,6 +1,7 @@
 """How many images per second a net trains on this machine, measured on random images, and what a budget allows."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from time import perf_counter
 
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from resnet_cli.config.run_config import Node
 from resnet_cli.errors import is_out_of_memory
+from resnet_cli.seeding import random_state_kept
 from resnet_cli.session import build
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +41,7 @@ def images_per_second(
     """Train a net on a few random batches and return its rate by the fastest of them.
 
     On a CPU, batches are smaller than those of the run; the update of the weights is timed by itself, since it takes
-    the same time for a batch of any size. The state of the global random generator is kept.
+    the same time for a batch of any size. The states of the global random generators are kept.
 
     Args:
         nodes: The configs of the net and its optimizer, `model` and `optimizer`; for CUDA also that of the `trainer`.
@@ -59,7 +61,7 @@ def images_per_second(
     """
     images_of_step = _images_of_step(batch_size, in_size, device)
     dtype = DTYPES.get(precision)
-    with torch.random.fork_rng(devices=[]):
+    with random_state_kept(device):
         net = build.model(nodes["model"], in_size=in_size, num_classes=classes, seed=0).to(device)
         memory_format = _memory_format(nodes, device)
         net = net.to(memory_format=memory_format)
@@ -79,14 +81,7 @@ def images_per_second(
             optimizer.step()
             parameter.sum().item()
 
-        try:
-            compute_gradients()  # warms up
-            update()
-            gradients, updated = (_fastest(call, seconds, clock) for call in (compute_gradients, update))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return 0.0
+        gradients, updated = _times((compute_gradients, update), seconds, clock)
         return 1 / (gradients / images_of_step + updated / batch_size)
 
 
@@ -97,10 +92,9 @@ def teacher_images_per_second(
     batch_size: int,
     device: torch.device,
     precision: str,
-    seconds: float = MOST_SECONDS,
     clock: Callable[[], float] = perf_counter,
 ) -> float:
-    """Return the images per second for which a teacher predicts classes; the arguments are as above.
+    """Return the images per second for which a teacher predicts classes; 0 if a batch does not fit into memory.
 
     Args:
         teacher: The network, on the device.
@@ -108,7 +102,6 @@ def teacher_images_per_second(
         batch_size: Images in a step of the run.
         device: Where it is.
         precision: fp32, tf32, bf16 or fp16.
-        seconds: Time spent, after which no further call is timed.
         clock: Returns seconds.
     """
     images_of_step = _images_of_step(batch_size, in_size, device)
@@ -119,13 +112,8 @@ def teacher_images_per_second(
         with torch.no_grad(), nullcontext() if dtype is None else torch.autocast(device.type, dtype):
             teacher(images).sum().item()  # waits for the device
 
-    try:
-        predict()  # warms up
-        return images_of_step / _fastest(predict, seconds, clock)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return 0.0
+    [seconds] = _times((predict,), MOST_SECONDS, clock)
+    return images_of_step / seconds
 
 
 def _images_of_step(batch_size: int, in_size: tuple[int, int, int], device: torch.device) -> int:
@@ -141,6 +129,18 @@ def _memory_format(nodes: Mapping[str, Node], device: torch.device) -> torch.mem
     """Return the memory format of the net and its images: on CUDA, that of the run."""
     is_usual = device.type != "cuda" or bool(nodes["trainer"].get("channels_last"))
     return torch.channels_last if is_usual else torch.contiguous_format
+
+
+def _times(calls: Sequence[Callable[[], None]], most_seconds: float, clock: Callable[[], float]) -> list[float]:
+    """Return the seconds that each call takes, after all have been called once; infinite if memory does not suffice."""
+    try:
+        for call in calls:
+            call()  # warms up
+        return [_fastest(call, most_seconds, clock) for call in calls]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return [math.inf] * len(calls)
 
 
 def _fastest(function: Callable[[], None], most_seconds: float, clock: Callable[[], float]) -> float:

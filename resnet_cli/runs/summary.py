@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_cli.config.counts import counted
-from resnet_cli.config.paths import names_images
+from resnet_cli.config.data_keys import names_images
 from resnet_cli.runs.reading import Run, finite_number, section
 
 Summary = dict[str, Any]

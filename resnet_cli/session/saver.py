@@ -16,6 +16,7 @@ from resnet_cli.loggers import LoggerGroup
 from resnet_cli.plots.curves import draw_curves
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.reading import section
 from resnet_cli.training.finite_checks import require_finite_weights
 from resnet_cli.training.metrics import Row
 from resnet_cli.training.profiling import StepProfile
@@ -122,10 +123,10 @@ class RunSaver:
 
     def draw_curves(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
         """Draw `curves.png`."""
-        best = self.run.read_record().get("best")  # earlier rows may be of other validation images
+        best = section(self.run.read_record(), "best")  # earlier rows may be of other validation images
         draw_curves(
             rows, self.run.curves, title=self.settings["name"], test=test, select_by=select_by_of(self.settings),
-            best_epoch=best.get("epoch") if isinstance(best, dict) else None,
+            best_epoch=best.get("epoch"),
         )  # fmt: skip
         self._drawn_at = monotonic()
 

@@ -1,7 +1,6 @@
 """Train one run: prepare it, open its folder, train, and evaluate on the test set once."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -47,8 +46,6 @@ def train(
     """
     began = monotonic() - context.seconds_before
     options = options_of(config.trainer)
-    if config.trainer.get("deterministic"):  # cuBLAS reads it when CUDA is first used, which may be to build the run
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     keep_freed_memory()  # before the first tensor, and therefore before the imports below, which load torch
     from resnet_cli.distributed.ranks import ALONE, joined_ranks
     from resnet_cli.seeding import python_random_state_kept

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from resnet_cli.config.data_keys import DECODING
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.stored import flat, plain_data, read
 from resnet_cli.config.validation import Settings
@@ -31,7 +32,6 @@ from resnet_cli.training.backend import Backend
 logger = logging.getLogger("resnet_cli")
 
 CHECKPOINTS = ("best", "last")  # of a run folder, by name
-DECODING = ("image_size", "resize", "interpolation", "mode", "background", "range")  # keys of data that change pixels
 
 
 @dataclass(frozen=True, kw_only=True)

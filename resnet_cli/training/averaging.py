@@ -35,8 +35,7 @@ class ExponentialAverage(WeightAverage):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        buffers = [(module, name) for module, name in buffers_of(model) if module.get_buffer(name).is_floating_point()]
-        super().__init__(list(model.parameters()), buffers)
+        super().__init__(list(model.parameters()), buffers_of(model, floating_point_only=True))
         self.decay = decay
 
     @torch.no_grad()

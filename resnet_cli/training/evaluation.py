@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,6 @@ from resnet_cli.training.multi_label import LabelTotals, count_exact
 from resnet_cli.training.tta import AveragedViews, Tta
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-
-
-def without_smoothing(loss_fn: LossFunction | None) -> LossFunction | None:
-    """Return a loss for evaluation: a copy whose `label_smoothing` is 0, or the loss itself if it does not smooth."""
-    if not getattr(loss_fn, "label_smoothing", 0):
-        return loss_fn
-    plain: Any = copy.deepcopy(loss_fn)
-    plain.label_smoothing = 0.0
-    return cast(LossFunction, plain)
 
 
 @contextmanager

@@ -59,8 +59,7 @@ class Lookahead(WeightAverage):
     """
 
     def __init__(self, model: nn.Module, options: LookaheadOptions) -> None:
-        buffers = buffers_of(model) if options.buffers else []
-        buffers = [(module, name) for module, name in buffers if module.get_buffer(name).is_floating_point()]
+        buffers = buffers_of(model, floating_point_only=True) if options.buffers else []
         super().__init__(list(model.parameters()), buffers)
         self.options = options
         self._total_steps: int | None = None

@@ -27,15 +27,20 @@ class ModuleState:
                 setattr(module, name, tensor)
 
 
-def buffers_of(model: nn.Module) -> list[tuple[nn.Module, str]]:
+def buffers_of(model: nn.Module, *, floating_point_only: bool = False) -> list[tuple[nn.Module, str]]:
     """Return the module and the name of each buffer, in the order of `model.buffers()`.
 
     Unlike the tensor, they stay the same where a module replaces it, as `self.mean = 0.9 * self.mean + 0.1 * x` does.
+
+    Args:
+        model: The model.
+        floating_point_only: Leave out integer buffers, such as batch norm's count of batches.
     """
     own = [found for module in model.modules() for found in _named(module)]
     by_tensor: dict[int, tuple[nn.Module, str]] = {}
     for module, name, tensor in own:
-        by_tensor.setdefault(id(tensor), (module, name))
+        if tensor.is_floating_point() or not floating_point_only:
+            by_tensor.setdefault(id(tensor), (module, name))
     return list(by_tensor.values())
 
 

@@ -157,3 +157,15 @@ def test_a_table_whose_paths_start_from_the_folder_of_the_run_is_noted(place):
     assert note.startswith("paths are relative to data.root=photos, as in the run")
     for given, root in (([("file", "new.csv")], None), ([("file", "new.csv"), ("root", "other")], "other")):
         assert describe_other_data(trained, given, None, {"root": root, "file": "new.csv"}) == []
+
+
+def test_images_with_another_kind_of_labels_are_refused(place, capsys):
+    lines = ["file,labels"]
+    for image in sorted((place / "photos").rglob("*.png")):
+        lines.append(f"{image.relative_to(place)},{image.parent.name}")
+    (place / "images.csv").write_text("\n".join(lines) + "\n")
+    options = ["--data", "data=csv", "--data", "file=images.csv", "--data", "root=.", "--data", "labels=multi"]
+    for split in ([], ["--split", "test"]):
+        assert evaluation.run(["run", *split, *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == "error: the images have several labels each, but those of the run one label"

@@ -1,6 +1,5 @@
 """`seed.init`, `seed.order`, `seed.augment`: what each decides, and what they mean together with `seed`."""
 
-import os
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.hydra_app.overrides import hydra_arguments
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.session import build
 from resnet_cli.session.prepare import prepare
 from resnet_cli.sweeps.placement import config_hash
 from tests.support.runs import tiny
@@ -91,21 +89,3 @@ def test_what_is_typed_becomes_a_key_that_hydra_takes():
 def test_a_wrong_part_is_named(typed, words):
     with pytest.raises(InputError, match=words):
         compose_settings(tiny(*typed))
-
-
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_cublas_is_configured_before_anything_is_built(train, monkeypatch, deterministic):
-    """The library reads its setting when a device is first used, which building a run may do."""
-    found = []
-    prepare = build.loaders
-
-    def loaders(*arguments, **options):
-        found.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
-        return prepare(*arguments, **options)
-
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is as before in the end
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    monkeypatch.setattr(build, "loaders", loaders)
-    options = ["trainer.epochs=1", "trainer.max_batches=1", f"trainer.deterministic={str(deterministic).lower()}"]
-    assert train(*tiny(*options))[0] == 0
-    assert found == [":4096:8" if deterministic else None]

@@ -193,12 +193,17 @@ def test_reproducing_a_taught_run_is_identical_and_names_another_teacher(train, 
     assert any(text.startswith("teacher ") for text in differences)
 
 
-@pytest.mark.slow
-def test_a_sweep_goes_on_with_a_teacher_that_has_moved(train, folder):
+@pytest.fixture
+def jobs(train, folder):
+    """Train a sweep whose teacher moves afterwards, and return the names of its jobs."""
     sweep = ["-m", *tiny(*CNN, "teacher=teacher", "trainer.epochs=1", "hydra.sweep.dir=sweep"), "seed=0,1"]
     assert train(*sweep)[0] == 0
-    names = sorted(path.name for path in (folder / "sweep").iterdir())
     (folder / "teacher").rename(folder / "moved")
+    return sorted(path.name for path in (folder / "sweep").iterdir())
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_with_a_teacher_that_has_moved(train, folder, jobs):
     shutil.copytree(folder / "moved", folder / "other")
     shutil.copy(folder / "other/checkpoints/last.pt", folder / "other/checkpoints/best.pt")
     longer = ["-m", "resume=sweep", "trainer.epochs=2"]
@@ -208,22 +213,18 @@ def test_a_sweep_goes_on_with_a_teacher_that_has_moved(train, folder):
     assert (status, f"teacher={folder / 'other'}: other weights than those of the job" in err) == (2, True)
     status, _, err = train(*longer, "teacher=moved")
     assert (status, err) == (0, "")
-    assert sorted(path.name for path in (folder / "sweep").iterdir()) == names
+    assert sorted(path.name for path in (folder / "sweep").iterdir()) == jobs
     assert all(len(rows_of(run.parent)) == 2 for run in folder.glob("sweep/*/run.json"))
 
 
 @pytest.mark.slow
-def test_finished_jobs_stay_finished_whatever_becomes_of_a_teacher_that_has_moved(train, folder):
-    sweep = ["-m", *tiny(*CNN, "teacher=teacher", "trainer.epochs=1", "hydra.sweep.dir=sweep"), "seed=0,1"]
-    assert train(*sweep)[0] == 0
-    names = sorted(path.name for path in (folder / "sweep").iterdir())
-    (folder / "teacher").rename(folder / "moved")
+def test_finished_jobs_stay_finished_whatever_becomes_of_a_teacher_that_has_moved(train, folder, jobs):
     assert train("-m", "resume=sweep", "teacher=moved")[0] == 0
     shutil.copy(folder / "moved/checkpoints/last.pt", folder / "moved/checkpoints/best.pt")
     for _ in range(2):
         status, out, err = train("-m", "resume=sweep")
         assert (status, err, out.count("already finished")) == (0, "", 2)
-        assert sorted(path.name for path in (folder / "sweep").iterdir()) == names
+        assert sorted(path.name for path in (folder / "sweep").iterdir()) == jobs
         shutil.rmtree(folder / "moved", ignore_errors=True)
 
 

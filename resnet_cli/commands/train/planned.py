@@ -19,6 +19,7 @@ from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.argument_parser import check_options
 from resnet_cli.hydra_app.overrides import hydra_arguments, is_multirun, split_arguments
 from resnet_cli.hydra_app.search_path import generated_configs
+from resnet_cli.hydra_app.sweep_params import PARAMS
 from resnet_cli.planning.plan_file import as_option, has_level
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
@@ -36,7 +37,6 @@ DATA_KEYS_WITHOUT_EFFECT = ("data.fold", "data.split_seed", "data.workers")  # k
 SWEPT = (*DATA_KEYS_WITHOUT_EFFECT, "data.batch_size")  # keys of data that a planned sweep may vary
 RUN_KEYS = ("resume", "reproduce")
 SEARCH_PATH = "hydra.searchpath"
-PARAMS = "hydra.sweeper.params"
 KEYS_OF_SWEEPS = (SEARCH_PATH, "hydra.sweep.dir", "hydra/launcher", "hydra/sweeper", PARAMS)
 KEYS_WITHOUT_EFFECT = ("seed", "name", "logger", *DATA_KEYS_WITHOUT_EFFECT)  # prefixes of keys that no plan uses
 
@@ -115,7 +115,6 @@ def _levels(overrides: Sequence[Override], options: Sequence[str]) -> list[str]:
     for key in RUN_KEYS:
         if key in typed and _values(typed[key], options) not in ([None], ["auto"]):
             raise InputError(f"plan: a run keeps the plan that it was started with; leave out plan with {key}")
-    _require_one_data_set(overrides)
     return values
 
 

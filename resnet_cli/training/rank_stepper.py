@@ -57,7 +57,6 @@ class RankStepper(Stepper):
         Buffers other than batch-norm statistics differ between ranks.
         """
         super().finish_epoch(batches)
-        self._shared.find_changing()
         state, averages = self.state, self.state.average.tensors if self.state.average is not None else ()
         self.ranks.broadcast_([*state.model.buffers(), *state.loss_tensors.values(), *averages])
 

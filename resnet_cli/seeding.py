@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,18 @@ def python_random_state_kept() -> Iterator[None]:
             numpy.set_state(state)
         elif "numpy.random" in sys.modules:
             np.random.seed()  # from the operating system, as when it was imported
+
+
+def python_random_state() -> tuple[Any, Any]:
+    """Return the states of the global random generators of Python and NumPy, for `set_python_random_state`."""
+    return random.getstate(), np.random.get_state(legacy=False)
+
+
+def set_python_random_state(state: tuple[Any, Any]) -> None:
+    """Set the global random generators of Python and NumPy."""
+    python, numpy = state
+    random.setstate(python)
+    np.random.set_state(numpy)
 
 
 def seed_python(seed: int) -> None:

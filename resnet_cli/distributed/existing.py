@@ -16,12 +16,13 @@ from resnet_cli.distributed import ranks as group
 from resnet_cli.distributed.environment import ExistingRank
 from resnet_cli.distributed.outcomes import RankFailedError, is_of_collective
 from resnet_cli.distributed.ranks import RankGroup
-from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, StoppedError
+from resnet_cli.errors import InputError
 
 CONNECT_SECONDS = 300.0  # for the slowest machine to start
 ATTEMPT_SECONDS = 10.0  # for one attempt to connect
-ON_ALL_RANKS = (InputError, DivergedError, MachineError, JobFailedError, StoppedError)  # every rank raises them
-FAREWELL_SECONDS = 10.0  # for the others to read the end message before this process takes the store with it
+FAREWELL_SECONDS = 10.0  # for the others to leave a job that failed on the first rank, or to read the end message
+FIRST_SECONDS = 30.0  # for the first rank to leave one that failed on another: it writes files and ends loggers
+OWN, LOST = "own", "lost"  # how the first rank failed: by an error of its own, or since another rank was lost
 
 _existing: list["ExistingRanks"] = []  # of this process
 
@@ -38,8 +39,8 @@ class ExistingRanks:
         place: The rank of this process.
 
     Attributes:
-        is_abandoned: True if this process could not leave the group of a job. It can join no other, and it has to end
-            by `os._exit`, since its group could wait for the others at the exit of Python as well.
+        is_abandoned: True if not all ranks have left the group of a job. This process can join no other, and it has to
+            end by `os._exit`, since its group could wait for the others at the exit of Python as well.
 
     Raises:
         InputError: the port is in use, or the first rank cannot be reached.
@@ -105,7 +106,8 @@ class ExistingRanks:
         """Join the group of the job that was sent last, and leave it at the end.
 
         NCCL waits for the other ranks when a group is left. If this rank alone has failed, they may be in a collective
-        operation, waiting for this one, so that the group is abandoned (see `is_abandoned`).
+        operation, waiting for this one. Therefore every rank records that it leaves. After an error it waits for the
+        others to do so, and abandons the group if one of them does not (see `is_abandoned`).
 
         Raises:
             RankFailedError: not all ranks have joined, or one of them is lost later.
@@ -123,25 +125,56 @@ class ExistingRanks:
         try:
             yield ranks
         except BaseException as error:
-            is_on_all = isinstance(error, ON_ALL_RANKS) and not isinstance(error, RankFailedError)
-            self.is_abandoned = cuda and not is_on_all
-            if ranks.is_first:  # before the others lose the connection: see `has_first_failed`
-                self._store.set(f"failed/{self._jobs}", "")
-            if is_of_collective(error):
+            is_lost = is_of_collective(error)
+            if ranks.is_first:  # before the others lose the connection: see `is_reported`
+                self._store.set(f"failed/{self._jobs}", LOST if is_lost else OWN)
+            self.is_abandoned = cuda  # also if the wait is interrupted
+            self.is_abandoned = cuda and not self._all_leave(FAREWELL_SECONDS if ranks.is_first else FIRST_SECONDS)
+            if is_lost:
                 raise RankFailedError(
                     f"a rank ended, or did not answer {_format_timeout(timeout)}: {_first_line(error)}"
                 ) from None
             raise
+        else:
+            self.is_abandoned = cuda and not self._all_leave()
         finally:
             if self.is_abandoned:
                 ranks.abandon()
             else:
                 ranks.close()
 
-    def has_first_failed(self) -> bool:
-        """Return True if the last job that was joined ended with an error of the first rank, which prints it itself."""
+    def _all_leave(self, seconds: float | None = None) -> bool:
+        """Record that this rank leaves the last job, and return whether all ranks do: the same on each that waits.
+
+        Args:
+            seconds: How long to wait for the others; None, at the end of a job, assumes that they follow.
+        """
+        key = f"leaving/{self._jobs}"
         with suppress(DistNetworkError):
-            return bool(self._store.check([f"failed/{self._jobs}"]))
+            is_last = self._store.add(f"{key}/count", 1) == self.size
+            deadline = time.monotonic() + (seconds or 0.0)
+            while not (is_decided := is_last or self._store.check([key])) and time.monotonic() < deadline:
+                time.sleep(group.POLL_SECONDS)
+            if seconds is None and not is_decided:
+                return True
+            # Either the last rank to leave decides, or before it one whose time is up.
+            return self._store.compare_set(key, "", "all" if is_last else "not all") == b"all"
+        return False
+
+    def is_reported(self, error: Exception) -> bool:
+        """Return True if the first rank prints the cause of an error that has ended the last job on this rank.
+
+        An error of this rank is printed there if the first one has failed by itself, and so with the same error; that a
+        rank is lost, in any case.
+        """
+        key, is_of_group = f"failed/{self._jobs}", isinstance(error, RankFailedError)
+        deadline = time.monotonic() + (0.0 if is_of_group or self.is_abandoned else FIRST_SECONDS)
+        with suppress(DistNetworkError):
+            while not self._store.check([key]):
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(group.POLL_SECONDS)
+            return is_of_group or self._store.get(key) == OWN.encode()
         return False
 
 

@@ -9,14 +9,13 @@ from resnet_cli.config.messages import escape_lines
 from resnet_cli.distributed.environment import ExistingRank
 from resnet_cli.distributed.existing import ExistingRanks
 from resnet_cli.distributed.options import options_of
-from resnet_cli.distributed.outcomes import RankFailedError
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, StoppedError
 from resnet_cli.session.rank_output import RankOutput
 from resnet_cli.session.rank_process import require_own_card, train_rank, use_card
 from resnet_cli.session.signals import StopSignals
 from resnet_cli.session.train import train
 
-ERRORS_OF_ALL_RANKS = (InputError, DivergedError, MachineError, JobFailedError)  # the first rank reports them
+USER_ERRORS = (InputError, DivergedError, MachineError, JobFailedError)  # which the first rank prints, if it has them
 
 
 def run_on_existing(place: ExistingRank, stop: StopSignals, command: Callable[[], int]) -> int:
@@ -26,21 +25,20 @@ def run_on_existing(place: ExistingRank, stop: StopSignals, command: Callable[[]
         InputError: the ranks cannot meet.
         StoppedError: a signal stopped it.
     """
-    ranks = ExistingRanks(place)
-    if place.rank:
-        with RankOutput(place.rank):
-            status = _serve(ranks, stop)
-        _end_if_abandoned(ranks, status)
-        return status
-    status = 1
+    ranks, status = ExistingRanks(place), 1
     try:
-        with ranks.leading():
-            status = command()
+        if place.rank:
+            with RankOutput(place.rank):
+                status = _serve(ranks, stop)
+        else:
+            with ranks.leading():
+                status = command()
     except StoppedError as stopped:
         status = 128 + stopped.signum
         raise
     finally:
-        ranks.end(status)
+        if not place.rank:
+            ranks.end(status)
         _end_if_abandoned(ranks, status)
     return status
 
@@ -68,11 +66,10 @@ def _serve(ranks: ExistingRanks, stop: StopSignals) -> int:
                 group.stop = stop
                 require_own_card(group, uses_cuda=uses_cuda)
                 train_rank(train, job, group)
-        except RankFailedError as error:
-            if not ranks.has_first_failed():  # it has printed the cause
-                print(escape_lines(f"error: {error}"), file=sys.stderr)
-        except ERRORS_OF_ALL_RANKS:
-            continue
+        except USER_ERRORS as error:
+            if not ranks.is_reported(error):
+                lines = error.problems if isinstance(error, InputError) else [str(error.args[-1])]
+                print(escape_lines("\n".join(f"error: {line}" for line in lines)), file=sys.stderr)
         except StoppedError:
             continue
         except Exception:

@@ -62,9 +62,9 @@ class Reproduction:
     def begin(self, prepared: PreparedRun) -> None:
         """Record what is reproduced, and log what is known to be different now."""
         new, trainer = prepared.run, prepared.trainer
-        if trainer.ranks.size == 1:
+        if trainer.ranks.size == 1:  # several ranks, of which the first alone is here, split batches in the same way
             trainer.state.splits_evenly = self.splits_evenly
-        trainer.state.planned_halvings = _halvings(self.run.record)
+            trainer.state.planned_halvings = _halvings(self.run.record)
         record = new.read_record()
         self.differences = [
             *_changed_conditions(self.run.record, record),

@@ -45,8 +45,6 @@ def restore(
     keys = [change.key for change in changes if change.key.startswith("optimizer.")]
     try:
         state.load_state_dict(stored, keep_options=_optimizer_options(config) if keys else ())
-        if state.freezing is not None:
-            state.freezing.is_changed = bool(changes)
         _check_state_shapes(state.optimizer)
         if any(key.endswith("._target_") for key in keys):
             _try_step(state.optimizer)

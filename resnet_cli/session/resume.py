@@ -190,6 +190,9 @@ def restore_or_initialise(
         changes = [*validate_changes(checkpoint, config), *data_changes]
         try:
             restore(state, checkpoint.file, checkpoint.content["state"], changes, config)
+            free_changes = _free_changes(checkpoint, config, changes)
+            if state.freezing is not None:  # positions move with the number of epochs
+                state.freezing.is_changed = bool(changes) or any(change.key == EPOCHS for change in free_changes)
             if not keeps_best:
                 state.best_tracker.reset()  # no later epoch can be compared with it
             as_before = continues_as_before(checkpoint.content["config"], config, changes)
@@ -201,7 +204,7 @@ def restore_or_initialise(
             checkpoint = shared_checkpoint(ranks, partial(_load_newest, run, problems))
             continue
         description = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
-        changes += _free_changes(checkpoint, config, changes)
+        changes += free_changes
         return StartingPoint(description, state.epoch, changes, checkpoint.file, best_lost)
     weights = load_weights()
     if weights.record:

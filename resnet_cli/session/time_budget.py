@@ -261,10 +261,11 @@ def measure_times(
     average = trainer.state.average
     if average is not None:  # it reads training images to renew its batch-norm statistics, as fast as in evaluation
         count["val"] += round(average.share_of_epochs * found.batches * loaders.train.batch_size)
+    decoding = trainer.ranks.from_first(lambda: decoding_seconds(loaders.test, monotonic))  # others may have a cache
     times = EpochTimes(
         found.batches, found.step * found.batches, validation=found.image * count["val"],
-        test=found.image * count["test"] + decoding_seconds(loaders.test, budget.clock), saving=saving,
-        checkpoint=checkpoint, drawing=drawing, drawing_every=DRAW_SECONDS, checkpoint_every=trainer.checkpoint_every,
+        test=found.image * count["test"] + decoding, saving=saving, checkpoint=checkpoint, drawing=drawing,
+        drawing_every=DRAW_SECONDS, checkpoint_every=trainer.checkpoint_every,
     )  # fmt: skip
     return times, found.steps
 

@@ -1,7 +1,6 @@
 """Backend: where and how a run computes - device, precision, memory format, determinism and compilation."""
 
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.streams import ignore_warning
 from resnet_cli.training.device import PrecisionName, configure_cublas, resolve_device, resolve_precision
 
 Batch = tuple[Tensor, Tensor]  # images [B, C, H, W]; classes [B] or class probabilities [B, K]
@@ -128,6 +128,7 @@ class Backend:
         """Set how PyTorch computes float32 on GPUs, with TF32 or not, and restore it on exit; see `switches`."""
         is_tf32 = self.precision == "tf32"
         name = "tf32" if is_tf32 else "ieee"
+        ignore_warning("Please use the new API settings")  # of the older switches
         before = _read_float32()
         _write_float32([name, name, name, "ieee"], "high" if is_tf32 else "highest", is_tf32)
         try:
@@ -145,20 +146,18 @@ def _read_float32() -> tuple[list[str], str, bool]:
     operations = [operation.fp32_precision for operation in _operations()]
     for operation in _operations():
         operation.fp32_precision = "ieee"
-    with _older_switches():
-        matmul = torch.get_float32_matmul_precision()
-        try:
-            cudnn = torch.backends.cudnn.allow_tf32
-        except RuntimeError:
-            cudnn = True
+    matmul = torch.get_float32_matmul_precision()
+    try:
+        cudnn = torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        cudnn = True
     return operations, matmul, cudnn
 
 
 def _write_float32(operations: Sequence[str], matmul: str, cudnn: bool) -> None:
     """Set PyTorch's switches for float32, as `_read_float32` returns them; the older ones change the others."""
-    with _older_switches():
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = cudnn
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = cudnn
     for operation, precision in zip(_operations(), operations, strict=True):
         operation.fp32_precision = precision
 
@@ -172,14 +171,6 @@ def _operations() -> list[Any]:
 
     conv = getattr(torch.backends.cudnn, "conv")  # noqa: B009  torch's stubs lack these
     return [torch.backends.cuda.matmul, conv, rnn, getattr(torch.backends.mkldnn, "matmul")]  # noqa: B009
-
-
-@contextmanager
-def _older_switches() -> Iterator[None]:
-    """Use PyTorch's older switches for TF32 without the warning that there are new ones."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Please use the new API settings")
-        yield
 
 
 def _use_deterministic_algorithms(mode: bool) -> None:
@@ -198,7 +189,7 @@ def _compiler_settings(max_graphs: int) -> Iterator[None]:
         "recompile_limit": max_graphs,
         "accumulated_recompile_limit": max(max_graphs, config.accumulated_recompile_limit),
     }
-    with warnings.catch_warnings(), config.patch(limits):
-        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # the precision is the user's choice
-        warnings.filterwarnings("ignore", r"\s*Online softmax is disabled")  # a hint to the authors of torch
+    ignore_warning("TensorFloat32 tensor cores")  # the precision is the user's choice
+    ignore_warning(r"\s*Online softmax is disabled")  # a hint to the authors of torch
+    with config.patch(limits):
         yield

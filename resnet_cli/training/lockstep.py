@@ -7,10 +7,12 @@ thread runs at any time, so that results do not depend on the scheduler, and eac
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+
+from resnet_cli.seeding import python_random_state, set_python_random_state
 
 T = TypeVar("T")
 
@@ -24,16 +26,17 @@ class Lockstep(Generic[T]):
 
     Args:
         combine: Tensors passed to `exchange` by the functions, in order -> the tensor that each of them receives.
+        python: Each function also has its own states of the global generators of Python and NumPy, not only of torch's.
     """
 
-    def __init__(self, combine: Callable[[Sequence[Tensor]], Tensor]) -> None:
-        self._combine = combine
+    def __init__(self, combine: Callable[[Sequence[Tensor]], Tensor], *, python: bool = False) -> None:
+        self._combine, self._python = combine, python
         self._condition = threading.Condition()
         self._turn = 0
         self._error: BaseException | None = None
         self._given: list[Tensor] = []
         self._combined = torch.empty(0)
-        self._random: list[Tensor] = []
+        self._random: list[tuple[Tensor, Any]] = []
 
     def run(self, functions: Sequence[Callable[[int], T]]) -> list[T]:
         """Call each function with its number, and return their results.
@@ -44,7 +47,7 @@ class Lockstep(Generic[T]):
         results: dict[int, T] = {}
         count = len(functions)
         self._turn, self._error, self._given = 0, None, [torch.empty(0)] * count
-        self._random = [torch.get_rng_state()] * count
+        self._random = [self._random_state()] * count
 
         def work(number: int) -> None:
             try:
@@ -81,10 +84,16 @@ class Lockstep(Generic[T]):
             self._condition.wait_for(lambda: self._turn == number or self._error is not None)
             if self._error is not None:
                 raise _AbandonedError
-        torch.set_rng_state(self._random[number])
+        state, python = self._random[number]
+        torch.set_rng_state(state)
+        if python is not None:
+            set_python_random_state(python)
 
     def _pass_on(self, number: int) -> None:
-        self._random[number] = torch.get_rng_state()
+        self._random[number] = self._random_state()
         with self._condition:
             self._turn = (number + 1) % len(self._given)
             self._condition.notify_all()
+
+    def _random_state(self) -> tuple[Tensor, Any]:
+        return torch.get_rng_state(), python_random_state() if self._python else None

@@ -57,7 +57,6 @@ class RankStepper(Stepper):
         Buffers other than batch-norm statistics differ between ranks.
         """
         super().finish_epoch(batches)
-        self._shared.find_changing()
         state, averages = self.state, self.state.average.tensors if self.state.average is not None else ()
         self.ranks.broadcast_([*state.model.buffers(), *state.loss_tensors.values(), *averages])
 
@@ -152,7 +151,7 @@ class RankStepper(Stepper):
             leaf = lambda shard: given[shard - own.start] if sizes[shard].stop > sizes[shard].start else None  # noqa: E731
             return sum_shards(leaf, shards, self.ranks, torch.zeros_like(given[0]))
 
-        lockstep: Lockstep[Tensor | None] = Lockstep(combine)
+        lockstep: Lockstep[Tensor | None] = Lockstep(combine, python=self.draws_outside_torch)
 
         def compute(number: int) -> Tensor | None:
             replica, part = self._replicas[number], sizes[own.start + number]

@@ -14,9 +14,9 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch 
 class SharedBuffers:
     """Buffers that every rank takes from the first one before each step, and so from the checkpoint of a resumed run.
 
-    Each rank sees its own part of a batch, and a checkpoint has the buffers of the first. Only buffers of user-defined
-    modules that have changed are exchanged: what changes is seen after the first step, and at the end of each epoch.
-    Those of torch's and this package's layers and losses are constant, or statistics of batch norm.
+    Each rank sees its own part of a batch, and a checkpoint has the buffers of the first. All buffers of user-defined
+    modules are exchanged, in one tensor for each type and device. Those of torch's and this package's layers and losses
+    are constant, or statistics of batch norm.
 
     Args:
         model: The model.
@@ -26,32 +26,41 @@ class SharedBuffers:
 
     def __init__(self, model: nn.Module, loss: object, ranks: Ranks) -> None:
         places = buffers_of(model) + (buffers_of(loss) if isinstance(loss, nn.Module) else [])
-        self._places = [place for place in places if ranks.size > 1 and _may_change(*place)]
-        self._ranks, self._changing, self._steps = ranks, set[int](), 0
-        self._first: list[Tensor] = []  # copies from before the first step
+        by_kind: dict[tuple[torch.dtype, torch.device], list[tuple[nn.Module, str, Tensor]]] = {}
+        for module, name in places if ranks.size > 1 else ():
+            if _may_change(module, name):
+                own = module.get_buffer(name).detach()
+                by_kind.setdefault((own.dtype, own.device), []).append((module, name, own))
+        self._ranks = ranks
+        self._flat: list[Tensor] = []
+        self._places: list[tuple[nn.Module, str, Tensor]] = []  # modules, buffers and their parts of the flat tensors
+        for found in by_kind.values():
+            flat = torch.cat([own.reshape(-1) for _, _, own in found])
+            pieces = torch.split(flat, [own.numel() for _, _, own in found])
+            self._flat.append(flat)
+            self._places += [
+                (module, name, piece.view(own.shape)) for (module, name, own), piece in zip(found, pieces, strict=True)
+            ]
 
+    @torch.no_grad()
     def before_step(self) -> None:
-        """Take the first rank's buffers; call this before the forward pass of each step."""
-        if not self._places:
-            return
-        if not self._first:  # the first step of this process: all ranks have started with equal buffers
-            self._first = [tensor.detach().clone() for tensor in self._present()]
-        elif self._steps == 1:
-            self.find_changing()
-        self._steps += 1
-        present = self._present()
-        self._ranks.broadcast_([present[number] for number in sorted(self._changing)])
+        """Take the first rank's buffers; call this before the forward pass of each step.
 
-    def find_changing(self) -> None:
-        """Note which buffers any rank has changed since its first step."""
-        if not self._first:
+        A buffer that a module has removed, or replaced by one of another shape or on another device, stays as it is.
+        """
+        if not self._flat:
             return
-        pairs = enumerate(zip(self._present(), self._first, strict=True))
-        own = [number for number, (now, first) in pairs if now.shape == first.shape and not torch.equal(now, first)]
-        self._changing.update(*self._ranks.gather(own))
-
-    def _present(self) -> list[Tensor]:
-        return [getattr(module, name) for module, name in self._places]
+        buffers, parts = [], []
+        for module, name, part in self._places:
+            own = module._buffers.get(name)
+            if own is not None and (own.shape, own.device) == (part.shape, part.device):
+                buffers.append(own)
+                parts.append(part)
+        if buffers and self._ranks.is_first:
+            torch._foreach_copy_(parts, buffers)
+        self._ranks.broadcast_(self._flat)  # of the same sizes on every rank, whichever buffers it has now
+        if buffers and not self._ranks.is_first:
+            torch._foreach_copy_(buffers, parts)
 
 
 def _may_change(module: nn.Module, name: str) -> bool:

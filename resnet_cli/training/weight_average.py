@@ -57,8 +57,8 @@ class WeightAverage:
     def follow_buffers(self) -> None:
         """Refer to the tensors that are buffers now, where a module has replaced one by another of the same kind."""
         for number, (module, name) in enumerate(self._buffers, self._num_weights):
-            own, known = getattr(module, name), self._replaced[number]
-            if own is known or not isinstance(own, Tensor):
+            own, known = module._buffers.get(name), self._replaced[number]  # ten times as fast as `getattr`
+            if own is known or own is None:
                 continue
             if (own.shape, own.dtype, own.device) == (known.shape, known.dtype, known.device):
                 self._replaced[number] = own
@@ -101,13 +101,13 @@ class WeightAverage:
             return
         self.follow_buffers()
         tensors, own = list(self._replaced), [tensor.detach().clone() for tensor in self._replaced]
-        buffers = [getattr(module, name) for module, name in self._buffers]
+        buffers = [module._buffers.get(name) for module, name in self._buffers]
         self._copy(self._averages, to=tensors)
         try:
             yield
         finally:
             for (module, name), tensor in zip(self._buffers, buffers, strict=True):
-                if getattr(module, name) is not tensor:  # a forward pass has replaced it
+                if module._buffers.get(name) is not tensor:  # a forward pass has replaced it
                     setattr(module, name, tensor)
             self._replaced[:] = tensors
             self._copy(own, to=tensors)

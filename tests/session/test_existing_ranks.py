@@ -1,5 +1,6 @@
 """Processes that torchrun or srun has started: the first one leads, the others follow, all end alike."""
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -16,7 +17,7 @@ from resnet_cli.distributed import existing
 from resnet_cli.distributed.environment import ExistingRank
 from resnet_cli.distributed.outcomes import RankFailedError
 from resnet_cli.distributed.ranks import RankGroup, Ranks
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, MachineError, NotIdenticalError, StoppedError
 from resnet_cli.session import existing_ranks
 from resnet_cli.session.rank_process import require_own_card, use_card
 from tests.support.ranks import faulty
@@ -147,41 +148,103 @@ def test_a_task_that_fails_is_one_line_on_the_others(in_step, tmp_path):
     assert (tmp_path / "other.txt").read_text().endswith("rank 1: RuntimeError: the cable is loose\n")
 
 
-@pytest.mark.parametrize(
-    ("error", "cuda", "left_by"),
-    [
-        (None, True, "close"),
-        (InputError("data.root: missing"), True, "close"),
-        (RuntimeError("the cable is loose"), False, "close"),
-        (RuntimeError("the cable is loose"), True, "abandon"),
-        (RuntimeError("NCCL communicator was aborted"), True, "abandon"),
-        (RankFailedError("rank 1: RuntimeError: the cable is loose"), True, "abandon"),
-    ],
-)
-def test_a_rank_that_fails_alone_on_cuda_does_not_wait_for_the_others(monkeypatch, error, cuda, left_by):
-    """NCCL would, in `destroy_process_group`, while they wait for this rank; nothing would be printed meanwhile."""
-    calls = []
+@pytest.fixture
+def two_ranks(monkeypatch):
+    """Two ranks in this process, whose groups only note how they are left."""
 
     class Group(Ranks):
-        def __init__(self, *arguments, **options):
+        def __init__(self, rank, size, store, **options):
             super().__init__()
+            self.rank, self.size = rank, size
 
         def close(self):
-            calls.append("close")
+            left[self.rank] = "close"
 
         def abandon(self):
-            calls.append("abandon")
+            left[self.rank] = "abandon"
 
+    left, port = {}, free_port()
     monkeypatch.setattr(existing, "RankGroup", Group)
-    ranks = existing.ExistingRanks(ExistingRank(0, 1, 0, 1, "127.0.0.1", free_port()))
-    with suppress(InputError, RuntimeError), ranks.joined(timeout=5, cuda=cuda):
-        if error is not None:
-            raise error
-    assert calls == [left_by]
-    assert ranks.is_abandoned is (left_by == "abandon")
-    if ranks.is_abandoned:
-        with pytest.raises(RankFailedError, match="in an earlier job"), ranks.joined(timeout=5, cuda=cuda):
+    monkeypatch.setattr("resnet_cli.distributed.ranks.POLL_SECONDS", 0.01)
+    ranks = [existing.ExistingRanks(ExistingRank(rank, 2, rank, 2, "127.0.0.1", port)) for rank in range(2)]
+    yield ranks, left
+    ranks.clear()
+    gc.collect()  # a store that a forked process frees would wait for its threads
+
+
+def leave(ranks, errors, *, cuda=True):
+    """Let ranks leave a job at the same time, each with an error (class, arguments) or, for None, at its end."""
+
+    def run(rank, error):
+        with suppress(Exception), ranks[rank].joined(timeout=5, cuda=cuda):
+            if error is not None:
+                raise error[0](*error[1:])
+
+    threads = [threading.Thread(target=run, args=item) for item in errors.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+
+MISSING, FULL = (InputError, "data.root: missing"), (MachineError, 28, "run: no space left on device")
+LOOSE, ABORTED = (RuntimeError, "the cable is loose"), (RuntimeError, "NCCL communicator was aborted")
+
+
+@pytest.mark.parametrize(
+    ("errors", "cuda", "left_by"),
+    [
+        ({0: None, 1: None}, True, "close"),
+        ({0: MISSING, 1: MISSING}, True, "close"),
+        ({0: LOOSE, 1: LOOSE}, True, "close"),  # such as too little memory on each
+        ({0: (NotIdenticalError, "another loss"), 1: None}, True, "close"),
+        ({0: None, 1: LOOSE}, True, "close"),
+        ({0: LOOSE}, False, "close"),
+        ({0: LOOSE}, True, "abandon"),
+        ({0: FULL}, True, "abandon"),
+        ({0: ABORTED}, True, "abandon"),
+        ({0: (RankFailedError, "rank 1: RuntimeError: the cable is loose")}, True, "abandon"),
+        ({1: MISSING}, True, "abandon"),
+    ],
+    ids=str,
+)
+def test_a_rank_that_fails_alone_on_cuda_does_not_wait_for_the_others(two_ranks, monkeypatch, errors, cuda, left_by):
+    """NCCL would, in `destroy_process_group`, while they wait for this rank; nothing would be printed meanwhile."""
+    ranks, left = two_ranks
+    for name in ("FAREWELL_SECONDS", "FIRST_SECONDS"):
+        monkeypatch.setattr(existing, name, 0.05 if left_by == "abandon" else 10.0)
+    leave(ranks, errors, cuda=cuda)
+    assert left == dict.fromkeys(errors, left_by)
+    assert {ranks[rank].is_abandoned for rank in errors} == {left_by == "abandon"}
+    if left_by == "abandon":
+        (late,) = {0, 1} - errors.keys()
+        leave(ranks, {late: ABORTED})
+        assert left == {0: "abandon", 1: "abandon"}
+        with pytest.raises(RankFailedError, match="in an earlier job"), ranks[0].joined(timeout=5, cuda=cuda):
             pass
+
+
+@pytest.mark.parametrize(
+    ("first", "printed"),
+    [
+        (MISSING, ""),
+        ((RuntimeError, "[gloo] Connection closed by peer"), "error: data.root: missing\n"),
+        (None, "error: data.root: missing\n"),
+    ],
+    ids=str,
+)
+def test_a_rank_prints_an_error_that_the_first_one_does_not_have(two_ranks, monkeypatch, capsys, first, printed):
+    def fail(*arguments):
+        raise MISSING[0](*MISSING[1:])
+
+    ranks, _ = two_ranks
+    monkeypatch.setattr(existing, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(existing_ranks, "train_rank", fail)
+    ranks[0].send({"settings": {"trainer": {}}})
+    leave(ranks, {0: first}, cuda=False)
+    ranks[0].send({"status": 3})
+    assert existing_ranks._serve(ranks[1], lambda: None) == 3
+    assert capsys.readouterr().err == printed
 
 
 def test_a_process_that_cannot_leave_its_group_ends_at_once(monkeypatch):
@@ -192,6 +255,19 @@ def test_a_process_that_cannot_leave_its_group_ends_at_once(monkeypatch):
     place = ExistingRank(0, 2, 0, 2, "127.0.0.1", 1)
     assert existing_ranks.run_on_existing(place, lambda: None, lambda: 3) == 3
     assert calls == [3, ("exit", 3)]
+
+
+def test_a_signal_ends_another_process_that_cannot_leave_its_group_at_once(monkeypatch):
+    def serve(ranks, stop):
+        raise StoppedError(15)
+
+    ended = []
+    monkeypatch.setattr(existing_ranks, "ExistingRanks", lambda place: SimpleNamespace(is_abandoned=True))
+    monkeypatch.setattr(existing_ranks, "_serve", serve)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with pytest.raises(StoppedError):
+        existing_ranks.run_on_existing(ExistingRank(1, 2, 1, 2, "127.0.0.1", 1), lambda: None, lambda: 3)
+    assert ended == [128 + 15]
 
 
 def test_a_task_that_does_not_join_is_one_line(train, monkeypatch):

@@ -46,6 +46,17 @@ def test_a_run_goes_on_with_the_same_key_and_not_with_another(train, tmp_path):
     assert "freeze  from step 3 on: stages frozen" in text, "half of two epochs of three steps"
 
 
+def test_a_longer_run_may_train_what_has_been_frozen_so_far(train, tmp_path):
+    """Positions move with its length. torch's fused SGD takes a group in which all parameters have momentum or none."""
+    freeze = "trainer.freeze=[{match: stem, until: 1 step}, {match: stem, at: 34%}]"
+    assert train(*tiny("hydra.run.dir=run", "trainer.epochs=1", freeze))[0] == 0
+    status, _, err = train("resume=run", "trainer.epochs=4")
+    assert status == 0, err
+    text = (tmp_path / "run/train.log").read_text()
+    assert "freeze  from step 3 on: nothing frozen" in text, "from step 4 on, the stem is frozen again"
+    assert "freeze  from step 4 on: stem frozen" in text
+
+
 @pytest.mark.slow
 def test_a_time_budget_places_the_spans_in_the_epochs_that_it_chooses(train, tmp_path):
     arguments = [a for a in tiny("hydra.run.dir=run") if not a.startswith("trainer.epochs")]

@@ -196,6 +196,18 @@ def test_a_reproduction_has_the_threads_of_the_run_on_every_process(train, tmp_p
     assert (tmp_path / "b" / "train.log").read_text().count(f"threads {threads}, as the run had") == 1
 
 
+def test_a_reproduction_on_several_processes_splits_no_steps_that_ran_out_of_memory(train, tmp_path):
+    """The first process alone knows them, and would forward its part of a batch more often than the others."""
+    options = ("model=plain_mlp", "data.count=48", "trainer.epochs=1")
+    assert train(*tiny(*options, "hydra.run.dir=a"))[0] == 0
+    halvings = [{"epoch": 1, "step": 1, "micro_batch": 4}]
+    (tmp_path / "a" / "run.json").write_text(json.dumps(record_of(tmp_path / "a") | {"out_of_memory": halvings}))
+    train("reproduce=a", "trainer.processes=2", "hydra.run.dir=b")
+    assert "halvings" not in state_of(tmp_path / "b")
+    differences = record_of(tmp_path / "b")["reproduces"]["differences"]
+    assert "steps that ran out of memory: 1 (at most 4 images) -> none" in differences
+
+
 def test_a_run_is_pruned_by_the_process_that_started_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     composed = compose_settings([*tiny("trainer.processes=2", "trainer.epochs=3"), "hydra.run.dir=run"])

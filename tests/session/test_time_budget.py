@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,6 +108,30 @@ def test_below_one_epoch_the_steps_are_chosen_and_validation_stays_whole(train, 
     trainer = trainer_of(tmp_path / "a")
     assert (trainer["epochs"], trainer["steps_per_epoch"], trainer["max_batches"]) == (1, 2, None)
     assert rows_of(tmp_path / "a")[0]["step"] == 2
+
+
+class SecondRank(Ranks):
+    """The second of two ranks, which receives 40 seconds from the first."""
+
+    rank, size = 1, 2
+
+    def from_first(self, make):
+        return 40.0
+
+
+def test_the_first_rank_alone_times_the_decoding_of_the_test_images(monkeypatch):
+    """Ranks may differ in what they have to decode: those that read the first one's clock would not match."""
+    fake(monkeypatch, step=1.0)
+    monkeypatch.setattr(time_budget, "decoding_seconds", lambda loader, clock: clock())
+    state = SimpleNamespace(average=None)
+    trainer = SimpleNamespace(
+        ranks=SecondRank(), state=state, max_batches=None, overfit_batches=None, checkpoint_every=None
+    )
+    loaders = SimpleNamespace(train=[1, 2, 3], val=None, test=SimpleNamespace(samples=12))
+    budget = time_budget.TimeBudget("1000 s", 1000.0, 0.0, clock=lambda: 0.0)
+    config = SimpleNamespace(trainer={})
+    times, steps = time_budget.measure_times(trainer, loaders, config, None, RunControl(), budget)
+    assert (times.test, times.training, steps) == (40.0, 3.0, 7)
 
 
 class FakeClock:

@@ -182,6 +182,17 @@ def test_buffers_that_a_module_replaces_are_averaged_like_those_that_it_changes_
         assert_same(a, b)
 
 
+def test_a_buffer_that_a_module_has_deleted_keeps_its_average():
+    model = nn.Sequential(nn.Linear(2, 2), RunningMean())
+    average = ExponentialAverage(model, 0.9)
+    del model[1].mean
+    average.update(1)
+    with average.applied():
+        assert not hasattr(model[1], "mean")
+    assert not hasattr(model[1], "mean")
+    assert average.tensors[-1] == 1
+
+
 def test_without_batch_norm_no_batch_is_read_again():
     reads = []
 

@@ -1,6 +1,7 @@
 """Devices, precisions and process-wide switches."""
 
 import os
+import warnings
 
 import pytest
 import torch
@@ -138,6 +139,16 @@ def test_switches_are_put_back(name, monkeypatch):
         pass
     after = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, matmul.fp32_precision)
     assert after == before
+
+
+def test_switches_do_not_make_python_repeat_warnings(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            with Backend(CUDA).switches():
+                warnings.warn("of a net", stacklevel=1)
+    assert [str(warning.message) for warning in shown].count("of a net") == 1
 
 
 def older_switches():

@@ -118,6 +118,16 @@ def test_python_does_not_warn_of_the_threads_of_a_process_that_forks_workers(mon
     assert len(list(train.epoch(0))) == len(train)
 
 
+def test_starting_workers_does_not_make_python_repeat_warnings():
+    train = small_loaders(backend="stream", workers=1).train
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for epoch in range(2):
+            assert len(list(train.epoch(epoch))) == len(train)
+            warnings.warn("of a net", stacklevel=1)
+    assert [str(warning.message) for warning in shown].count("of a net") == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity")
 def test_more_workers_than_cores_are_not_warned_of():
     cores = os.sched_getaffinity(0)

@@ -1,12 +1,10 @@
-"""Where output goes: a terminal, a notebook, or a pipe or file without a reader; and which warnings are left out."""
+"""Where output goes: a terminal, a notebook, or a pipe or file that may have no reader any more."""
 
 import errno
 import os
 import shutil
 import sys
-import warnings
 from contextlib import suppress
-from functools import cache
 from typing import TextIO
 
 NOTEBOOK_COLUMNS = 80  # a kernel cannot query the notebook's width; JupyterLab shows about 90 columns at 1200 pixels
@@ -43,16 +41,3 @@ def discard_output(stream: TextIO | int) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream if isinstance(stream, int) else stream.fileno())
         os.close(null)
-
-
-@cache
-def ignore_warning(message: str, category: type[Warning] = Warning) -> None:
-    """Ignore a warning from now on in this process.
-
-    `warnings.catch_warnings` is not thread-safe, and its use makes Python show warnings again that it shows once.
-
-    Args:
-        message: Regular expression that the warning's text starts with.
-        category: The warning's class.
-    """
-    warnings.filterwarnings("ignore", message, category)

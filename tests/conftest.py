@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import settings
 
-from resnet_cli.streams import ignore_warning
 from tests.support import processes, quick_hydra, tiers
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -79,12 +78,6 @@ def unchanged_logging():
     logger.setLevel(logging.NOTSET)
     logging.disable(logging.NOTSET)
     logging.getLogger().setLevel(logging.WARNING)  # which Hydra's configuration changes too
-
-
-@pytest.fixture(autouse=True)
-def ignored_warnings():
-    """Warnings that the package ignores once and for all are ignored in each test, after which pytest forgets them."""
-    ignore_warning.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.streams import ignore_warning
 from resnet_cli.training.device import PrecisionName, configure_cublas, resolve_device, resolve_precision
+from resnet_cli.warning_filters import ignore_warning
 
 Batch = tuple[Tensor, Tensor]  # images [B, C, H, W]; classes [B] or class probabilities [B, K]
 CompileMode = Literal["off", "model", "step"]

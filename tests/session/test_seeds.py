@@ -1,6 +1,5 @@
 """`seed.init`, `seed.order`, `seed.augment`: what each decides, and what they mean together with `seed`."""
 
-
 import pytest
 import torch
 

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_cli.processes import signal_at_parent_death
-from resnet_cli.streams import ignore_warning
+from resnet_cli.warning_filters import ignore_warning
 
 PROGRESS_SECONDS = 0.1  # CPU time that counts as progress; idle workers use less in minutes
 FORK_WARNING = ".*multi-threaded, use of fork"
@@ -37,14 +37,20 @@ class WorkerDataLoader(DataLoader[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], *, workers: int, **options: Any) -> None:
-        if workers:
-            # From Python 3.12 on. A fork copies no threads, and locks that they hold stay locked in the worker. These
-            # are the threads of the watchdog, of CUDA and of tensor operations, whose locks workers do not take.
-            ignore_warning(FORK_WARNING, DeprecationWarning)
         super().__init__(
             dataset, num_workers=workers, worker_init_fn=prepare_worker, generator=torch.Generator(),
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None, **options,
         )  # fmt: skip
+
+    def __iter__(self) -> Any:
+        """Start the workers, or reset those that there are, without the warning of Python 3.12 and newer about threads.
+
+        A fork copies no threads, and locks that they hold stay locked in the worker. These are the threads of the
+        watchdog, of CUDA and of tensor operations, whose locks workers do not take.
+        """
+        if self.num_workers:
+            ignore_warning(FORK_WARNING, DeprecationWarning)
+        return super().__iter__()
 
     def check_worker_number_rationality(self) -> None:
         """Accept any number."""

@@ -103,7 +103,6 @@ def test_workers_are_forked_where_that_is_not_the_default():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
-@pytest.mark.filterwarnings("error:.*multi-threaded:DeprecationWarning")
 def test_python_does_not_warn_of_the_threads_of_a_process_that_forks_workers(monkeypatch):
     """As from Python 3.12 on, where the warning may be an error."""
     fork = os.fork
@@ -115,7 +114,10 @@ def test_python_does_not_warn_of_the_threads_of_a_process_that_forks_workers(mon
 
     monkeypatch.setattr(os, "fork", warn_and_fork)
     train = small_loaders(backend="stream", workers=1).train
-    assert len(list(train.epoch(0))) == len(train)
+    with warnings.catch_warnings():
+        warnings.resetwarnings()  # the filters of these tests ignore it
+        warnings.simplefilter("error")
+        assert len(list(train.epoch(0))) == len(train)
 
 
 def test_starting_workers_does_not_make_python_repeat_warnings():

@@ -10,7 +10,7 @@ from functools import cache
 # The layers from the bottom up, in reading order. A component is a folder, or a single file at the package's root. It
 # imports from layers below its own, and nothing from its own layer.
 LAYERS = [
-    ["errors", "files", "heads", "processes", "seeding", "streams"],
+    ["errors", "files", "heads", "processes", "seeding", "streams", "warning_filters"],
     ["config"],
     ["distributed"],
     ["optimizers", "schedules", "losses", "models", "data", "training", "runs", "loggers", "plots"],
@@ -25,7 +25,9 @@ LAYERS = [
 # Components inside a component, lowest first. Its own files may be above or below them, but not in a circle.
 INNER_COMPONENTS = {"models": ["layers", "initialisation"], "data": ["images", "datasets", "loading"],
                "session": ["find"], "sweeps": ["search"], "commands": ["train"]}  # fmt: skip
-ROOT = ["__init__", "__main__", "errors", "files", "heads", "losses", "processes", "seeding", "streams"]
+ROOT = [
+    "__init__", "__main__", "errors", "files", "heads", "losses", "processes", "seeding", "streams", "warning_filters",
+]  # fmt: skip
 BASE = 0  # components of the base layer may import one another
 
 

@@ -240,3 +240,10 @@ def test_shards_normalised_together_end_with_the_same_bits_and_near_the_whole_ba
     assert train(*tiny(*options, "trainer.epochs=1", "hydra.run.dir=whole"))[0] == 0
     whole, shards = (state_of(tmp_path / name)["model"] for name in ("whole", "on1"))
     torch.testing.assert_close(shards, whole, rtol=1e-3, atol=1e-3)
+
+
+def test_shards_normalised_together_draw_the_same_on_any_number_of_processes(train, tmp_path):
+    net = "model._target_=tests.support.small_nets.DrawingNet"
+    shards = ("trainer.deterministic=true", "trainer.shards=2", "trainer.sync_batch_norm=true")
+    run_all(train, net, "data.count=48", "trainer.epochs=1", *shards, sizes=(1, 2))
+    assert_same_end(tmp_path / "on1", tmp_path / "on2")

@@ -49,7 +49,8 @@ def in_step(train, tmp_path, monkeypatch):
         for name, value in step.items():
             monkeypatch.setenv(f"SLURM_{name}", str(value))
         monkeypatch.setenv("MASTER_PORT", str(port))
-        other = multiprocessing.get_context("fork").Process(target=follow, args=(arguments,))
+        gc.collect()  # a store that a forked process frees would wait for its threads
+        other = multiprocessing.get_context("fork").Process(target=follow, args=(arguments,), daemon=True)
         other.start()
         status, _, err = train(*arguments)
         other.join(20)
@@ -169,7 +170,7 @@ def two_ranks(monkeypatch):
     ranks = [existing.ExistingRanks(ExistingRank(rank, 2, rank, 2, "127.0.0.1", port)) for rank in range(2)]
     yield ranks, left
     ranks.clear()
-    gc.collect()  # a store that a forked process frees would wait for its threads
+    gc.collect()
 
 
 def leave(ranks, errors, *, cuda=True):

@@ -1,5 +1,6 @@
 """DataLoader worker processes that ignore signals meant for the main process and are killed when they hang."""
 
+import gc
 import math
 import multiprocessing
 import os
@@ -57,13 +58,15 @@ class WorkerDataLoader(DataLoader[Any]):
 
 
 def prepare_worker(_worker: int) -> None:
-    """Make a worker ignore the signals that stop a run, except SIGTERM from the main process, and end with that.
+    """Make a worker ignore signals that stop a run, except SIGTERM from the main process, and end with that process.
 
     Signals often go to the whole process group, but the main process decides when to stop and needs its workers until
     then. `multiprocessing` sends SIGTERM to workers when the main process exits. If that is killed, a worker may wait
     forever to send a batch through a pipe that other workers hold open, and it keeps the locks and the output of the
-    main process.
+    main process. What is garbage there is not collected in a worker: the store of a failed run, for example, would wait
+    for threads that a fork does not copy.
     """
+    gc.freeze()
     parent = os.getppid()
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):

@@ -1,5 +1,6 @@
 """Worker processes: signals that they ignore, and errors when they die or hang."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ from functools import partial
 import psutil
 import pytest
 
-from resnet_cli.data.loading.workers import Watchdog
+from resnet_cli.data.loading.workers import Watchdog, WorkerDataLoader
 from resnet_cli.errors import MachineError
 from tests.support.loaders import small_data_set, small_loaders
 
@@ -37,6 +38,37 @@ def test_workers_ignore_signals_that_others_send():
     worker.terminate()  # this process is its parent
     worker.join(10)
     assert worker.exitcode == 0
+
+
+class Garbage:
+    """An object in a circle that notes which process frees it."""
+
+    def __init__(self, freed):
+        self.freed, self.itself = freed, self
+
+    def __del__(self):
+        self.freed.write_text(str(os.getpid()))
+
+
+class Collecting(list):
+    def __getitem__(self, index):
+        gc.collect()
+        return super().__getitem__(index)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_workers_do_not_free_the_garbage_of_the_main_process(tmp_path):
+    """A store of `torch.distributed` joins its threads when it is freed, which a fork does not copy."""
+    freed = tmp_path / "freed"
+    gc.disable()
+    try:
+        Garbage(freed)
+        assert list(WorkerDataLoader(Collecting([1, 2]), workers=1, batch_size=None)) == [1, 2]
+        assert not freed.exists()
+    finally:
+        gc.enable()
+    gc.collect()
+    assert freed.read_text() == str(os.getpid())
 
 
 KILLED = """

@@ -13,6 +13,7 @@ from resnet_cli.config.config_schema import config_schema
 from resnet_cli.config.messages import TEMPLATES
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.presets import find_presets
+from resnet_cli.config.stored import SAFE_TO_CHANGE
 
 
 def test_every_key_has_its_row():
@@ -97,6 +98,12 @@ def test_notebook_is_a_page_with_its_outputs_and_nothing_is_run(repository, tmp_
     pictures = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
     assert len(list((tmp_path / "pictures").iterdir())) == len(pictures) == text.count("/_built/")
     assert all("".join(cell["source"]) in text for cell in cells)
+
+
+def test_the_page_on_resuming_lists_every_key_that_may_change(repository):
+    page = (repository / "docs" / "understand" / "exact_resume.md").read_text(encoding="utf-8")
+    listed = re.findall(r"`([\w.]+)`", page.partition("\n## What you may change\n")[2])
+    assert sorted(listed) == sorted({*SAFE_TO_CHANGE, "teacher"})  # the weights of a teacher are compared instead
 
 
 def test_every_kind_of_problem_has_its_entry_with_a_line_that_is_printed_so(repository):

@@ -29,7 +29,7 @@ def process_options(
     """Return how a run uses several processes.
 
     Args:
-        processes: Processes that share the steps of a run, each with a part of every batch; on CUDA one for each card.
+        processes: Processes that share the steps of a run, each with a part of every batch; on CUDA one for each GPU.
             Under `torchrun` and `srun` the existing processes are used.
         shards: Split each batch into this many parts and sum their gradients in a fixed order, so that CPU runs with up
             to this many processes give bitwise identical results; None has one part for each process.

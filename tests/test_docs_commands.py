@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from docs._ext.generated import GENERATORS
 from resnet_cli.config.paths import CONFIG_FOLDER
@@ -22,6 +23,7 @@ DRAWN = {  # blocks that show something else than commands, and what holds them
     "docs/design.md": "tests/test_architecture.py",
     "docs/errors.md": "tests/test_docs.py",
     "docs/experiments.md": "test_gradients_of_the_page_are_those_that_are_printed",
+    "docs/howto/groups.md": "test_experiment_of_the_page_sets_what_it_says",
     "docs/plan.md": "test_lines_of_a_plan_have_the_form_that_the_page_shows",
     "docs/reference/run_folder.md": "tests/test_readme.py",
     "docs/understand/code.md": "tests/test_readme.py",
@@ -199,6 +201,19 @@ def test_lines_of_a_plan_have_the_form_that_the_page_shows(place):
     others = {"data.val_fraction", "data.augment.flip", "data.augment.policy"}  # of other images and times
     assert {key for key, _ in lines} - others <= set(printed)
     assert not (folder / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_experiment_of_the_page_sets_what_it_says(place):
+    folder = place("")
+    (shown,) = [block.text for block in blocks_of(ROOT / "docs/howto/groups.md") if block.kind == "text"]
+    (folder / "conf/experiment").mkdir(parents=True)
+    (folder / "conf/experiment/mine.yaml").write_text(f"{shown}\n", encoding="utf-8")
+    status, out, err = doc_run.run(Command("resnet-train", ("experiment=mine", "--cfg", "job")))
+    assert status == 0, err
+    composed = yaml.safe_load(out)
+    assert (composed["model"]["depth"], composed["optimizer"]["_target_"]) == (20, "torch.optim.AdamW")
+    assert (composed["optimizer"]["lr"], composed["trainer"]["epochs"], composed["seed_init"]) == (0.003, 50, 1)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def add_fold_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags for a sweep over folds."""
     parser.add_argument(
         "--out-of-fold", action="store_true",
-        help="of a sweep over folds: the figures over all images, each by the runs that were not trained on it",
+        help="of a sweep over folds: the metrics over all images, each by the runs that were not trained on it",
     )  # fmt: skip
     parser.add_argument(
         "--label-errors", action="store_true",

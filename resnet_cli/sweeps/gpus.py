@@ -82,7 +82,7 @@ class GpuJoblibLauncher(Launcher):
 
     Args:
         gpus: The cards: null, `auto` or a list.
-        jobs_per_gpu: Slots on each card.
+        jobs_per_gpu: Slots on each GPU.
         **options: Of the joblib launcher.
     """
 

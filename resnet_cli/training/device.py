@@ -91,7 +91,7 @@ def has_bf16_matrix_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 def resolve_precision(name: PrecisionName, device: torch.device, *, cpu_bf16: bool = False) -> str:
     """Return the precision with `auto` resolved on a device: `fp32`, `tf32`, `bf16` or `fp16`.
 
-    On CUDA, `auto` is bf16 where the card supports it (compute capability 8.0 and newer), else fp16. Elsewhere it is
+    On CUDA, `auto` is bf16 where the GPU supports it (compute capability 8.0 and newer), else fp16. Elsewhere it is
     fp32, except on a CPU that multiplies bf16 in hardware if `cpu_bf16` is true.
 
     Raises:

@@ -53,7 +53,7 @@ class ClassifierTrainer(SingleEpochs):
         schedule: Step (0-based, about to be taken) -> factor on every learning rate; None keeps them constant.
         seed: Makes dropout and the like a function of (seed, epoch, batch); None draws from the global random state.
         epochs: Number of epochs that `fit` trains for by default; 9.9 ends the tenth after nine tenths of its steps.
-        precision: `auto` is bf16 on CUDA cards that support it, fp16 with a gradient scaler on older ones, and fp32
+        precision: `auto` is bf16 on CUDA GPUs that support it, fp16 with a gradient scaler on older ones, and fp32
             elsewhere.
         cpu_bf16: Let `auto` also choose bf16 on a CPU that multiplies bf16 in hardware.
         channels_last: Keep convolution weights and images in channels-last memory format.

@@ -81,6 +81,15 @@ def test_settings_that_cannot_work_are_an_input_error(train, tmp_path, arguments
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("argument", ["trainer.compile=step", "trainer.on_oom=halve", "trainer.accumulate=2"])
+def test_settings_that_shards_exclude_are_an_input_error_on_one_process_too(train, tmp_path, argument):
+    shards = ("trainer.deterministic=true", "trainer.shards=2")
+    status, _, err = train(*tiny(argument, *shards, "hydra.run.dir=run"))
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {argument}: cannot be combined with trainer.shards=2")
+    assert not (tmp_path / "run").exists()
+
+
 def test_more_processes_than_cards_are_an_input_error(train, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

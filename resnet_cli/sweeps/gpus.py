@@ -81,7 +81,7 @@ class GpuJoblibLauncher(Launcher):
     """The joblib launcher, whose jobs may each have a slot on a GPU.
 
     Args:
-        gpus: The cards: null, `auto` or a list.
+        gpus: The GPUs: null, `auto` or a list.
         jobs_per_gpu: Slots on each GPU.
         **options: Of the joblib launcher.
     """

@@ -117,6 +117,23 @@ def test_moved_images_of_a_run_with_folds_that_have_changed_are_not_divided_anew
     assert "the validation images have changed since training" in notes
 
 
+def test_another_data_set_is_other_data_although_the_run_s_images_are_gone(moved, folds, capsys):
+    for file in list((moved / "elsewhere").rglob("*.png")):
+        file.rename(file.with_name(f"other-{file.name}"))
+    found, _ = evaluated(capsys, folds, "--split", "test", "--data", "root=elsewhere")
+    assert found["data"] == {"root": "elsewhere"}
+    assert not (moved / folds / "eval/test").exists()
+    assert record_of(moved / folds)["evaluations"][-1]["data"] == {"root": "elsewhere"}
+
+
+def test_moved_images_of_a_checkpoint_alone_are_its_own_if_the_split_has_as_many(moved, folds, capsys):
+    shutil.copy(moved / folds / "checkpoints/best.pt", moved / "alone.pt")  # whose split file is unknown
+    options = ["--split", "test", "--data", "root=elsewhere", "--out", "figures"]
+    assert "data" not in evaluated(capsys, "alone.pt", *options)[0]
+    shutil.rmtree(moved / "elsewhere/circle")
+    assert evaluated(capsys, "alone.pt", *options)[0]["data"] == {"root": "elsewhere"}
+
+
 def test_another_folder_is_other_data_while_the_run_s_images_are_there(moved, folds, capsys):
     shutil.copytree(moved / "elsewhere", moved / "photos")
     shutil.rmtree(moved / "elsewhere/circle")

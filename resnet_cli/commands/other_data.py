@@ -100,6 +100,13 @@ def at_present_place(trained: "TrainedRun", given: Sequence[tuple[str, str]]) ->
     return replace(trained, other_data=compose_other_data(trained, given, keeps_split=True)[1])
 
 
+def require_own_preparation(given: Sequence[tuple[str, str]]) -> None:
+    """Raise an `InputError` for keys that prepare images otherwise than in training; one size alone fits the net."""
+    keys = [key for key, _ in given if key in PREPARATION and key != "image_size"]
+    if keys:
+        raise InputError(f"--data {keys[0]}: images are prepared as in training; --data says where the run's are now")
+
+
 def as_own_images(trained: "TrainedRun", given: Sequence[tuple[str, str]], split: str | None) -> "TrainedRun | None":
     """Return the run with its own images read with the given keys and values, or None if these name other images.
 

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,8 @@ def _evaluation(
     if images.left_out:
         facts["left_out"] = images.left_out
     metrics = {**facts, **about, **compute_metrics(outputs, resamples=options.resamples)}
-    further = compute_further(run, images, outputs, options.further, facts["split"])
+    prepared = run if options.data is None else replace(run, other_data=options.data[1])  # like the evaluated images
+    further = compute_further(prepared, images, outputs, options.further, facts["split"])
     metrics |= further.metrics
     files = text_files(outputs, metrics) | draw_pictures(run, images, outputs, metrics, positive) | further.files
     return Evaluation(metrics, files, [*images.notes, *further.notes])

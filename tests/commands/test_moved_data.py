@@ -62,6 +62,8 @@ def test_a_threshold_of_moved_images_is_that_of_the_run_s_own(moved, capsys, cap
     [
         (predict, ["run", "elsewhere/circle", "--data", "root=elsewhere"], "--data: needs --reject RATE, which reads"),
         (export, [*EXPORT, "--data", "root=elsewhere", "--data", "image_size=[4,4]"], "--data: images are 3x4x4, but"),
+        (export, [*EXPORT, "--data", "eval_crop=0.875"], "--data eval_crop: images are prepared as in training; "),
+        (predict, [*PREDICT, "--data", "resize=pad"], "--data resize: images are prepared as in training; "),
         (export, [*EXPORT, "--data", "root=none"], "data.root=none does not exist"),
         (export, [*EXPORT, "--data", "rooot=elsewhere"], "data.rooot"),
     ],

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal, get_args
 
@@ -165,13 +165,10 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     """
     is_whole = split is None and node.get("splits") is None and node.get("group") is None
     with undivided() if is_whole else nullcontext() as whole:
-        loaders = run.loaders(_plain_node(node, "train"))
+        loaders = replace(run, other_data=node).loaders(_plain_node(node, "train"))
     available: list[Split] = [part for part in get_args(Split) if part in loaders.samples]
     if whole is not None and whole.lacks_test:  # they are the training images
         available.remove("test")
-    if loaders.in_size != run.in_size:
-        sizes = ("x".join(map(str, size)) for size in (loaders.in_size, run.in_size))
-        raise InputError("--data: images are {}, but the net takes {} (channels x height x width)".format(*sizes))
     _require_same_kind_of_labels(run, loaders)
     notes: list[str] = []
     places_K = _label_mapping(run, loaders, notes)

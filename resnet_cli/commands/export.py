@@ -158,15 +158,16 @@ def _note_export(trained: "TrainedRun", path: Path, report: dict[str, Any]) -> N
         return
     kept = ("format", "precision", "output", "epoch", "temperature", "bytes", "at", "parity")
     entry = {"file": str(path), **{name: report[name] for name in kept}}
-    with suppress(InputError, MachineError), exclusive(trained.run.path):
-        before = trained.run.read_record().get("exports")
-        others = (
-            [one for one in before if isinstance(one, dict) and one.get("file") != str(path)]
-            if isinstance(before, list)
-            else []
-        )
-        trained.run.add_to_record(exports=[*others, entry])
-        write_card(trained.run)
+    with suppress(InputError, MachineError):
+        with exclusive(trained.run.path):
+            before = trained.run.read_record().get("exports")
+            others = (
+                [one for one in before if isinstance(one, dict) and one.get("file") != str(path)]
+                if isinstance(before, list)
+                else []
+            )
+            trained.run.add_to_record(exports=[*others, entry])
+        write_card(trained.run)  # a killed run whose lock is held looks as if it were running
 
 
 def _format(report: dict[str, Any], path: Path) -> list[str]:

@@ -289,7 +289,7 @@ def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, fold
             evaluations = [*(before if isinstance(before, list) else []), to_plain(entry)]
             fitted = {"temperature": to_plain(metrics["temperature"])} if "temperature" in metrics else {}
             run.add_to_record(evaluations=evaluations, **fitted)
-            update_card(run)
+        update_card(run)  # a killed run whose lock is held looks as if it were running
     except (InputError, MachineError) as error:
         return f"not recorded in {run.record}: {str(error).removeprefix(f'{run.record}: ')}"
     return None

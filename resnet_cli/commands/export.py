@@ -17,7 +17,7 @@ from resnet_cli.commands.companions import (
 )
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, folder_in_run, output_path
-from resnet_cli.commands.other_data import add_data_option, at_present_place
+from resnet_cli.commands.other_data import add_data_option, at_present_place, require_own_preparation
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
@@ -89,6 +89,7 @@ def _export(options: argparse.Namespace) -> None:
     out = None if options.out is None else output_path(options.out)
     format_name = _choose_format(options.format, out)
     require_probability_options(options)
+    require_own_preparation(options.data)
     from resnet_cli.export import files
     from resnet_cli.export.export import ExportOptions, export_run
     from resnet_cli.inference.classifier import Classifier
@@ -157,15 +158,16 @@ def _note_export(trained: "TrainedRun", path: Path, report: dict[str, Any]) -> N
         return
     kept = ("format", "precision", "output", "epoch", "temperature", "bytes", "at", "parity")
     entry = {"file": str(path), **{name: report[name] for name in kept}}
-    with suppress(InputError, MachineError), exclusive(trained.run.path):
-        before = trained.run.read_record().get("exports")
-        others = (
-            [one for one in before if isinstance(one, dict) and one.get("file") != str(path)]
-            if isinstance(before, list)
-            else []
-        )
-        trained.run.add_to_record(exports=[*others, entry])
-        write_card(trained.run)
+    with suppress(InputError, MachineError):
+        with exclusive(trained.run.path):
+            before = trained.run.read_record().get("exports")
+            others = (
+                [one for one in before if isinstance(one, dict) and one.get("file") != str(path)]
+                if isinstance(before, list)
+                else []
+            )
+            trained.run.add_to_record(exports=[*others, entry])
+        write_card(trained.run)  # a killed run whose lock is held looks as if it were running
 
 
 def _format(report: dict[str, Any], path: Path) -> list[str]:

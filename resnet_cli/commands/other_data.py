@@ -100,12 +100,20 @@ def at_present_place(trained: "TrainedRun", given: Sequence[tuple[str, str]]) ->
     return replace(trained, other_data=compose_other_data(trained, given, keeps_split=True)[1])
 
 
+def require_own_preparation(given: Sequence[tuple[str, str]]) -> None:
+    """Raise an `InputError` for keys that prepare images otherwise than in training; one size alone fits the net."""
+    keys = [key for key, _ in given if key in PREPARATION and key != "image_size"]
+    if keys:
+        raise InputError(f"--data {keys[0]}: images are prepared as in training; --data says where the run's are now")
+
+
 def as_own_images(trained: "TrainedRun", given: Sequence[tuple[str, str]], split: str | None) -> "TrainedRun | None":
     """Return the run with its own images read with the given keys and values, or None if these name other images.
 
     Keys that name neither a data set nor a place concern the run's own images. With a split and a place, they are the
-    run's own if the split has the same images as in training. If the run's images are gone from where they were, they
-    are also its own if the run divided them by `OWN_SPLIT`, without which training images would be in the split.
+    run's own if the split has the same images as in training. If the run's images are gone from where they were, most
+    of the split's images are enough if the run divided them by `OWN_SPLIT`, without which training images would be in
+    the split.
 
     Args:
         trained: The run, or a checkpoint outside of one.
@@ -120,7 +128,7 @@ def as_own_images(trained: "TrainedRun", given: Sequence[tuple[str, str]], split
     moved = at_present_place(trained, _located(given))
     node, recorded = moved.data_node(), trained.data.get("splits")
     if any(node.get(key, value) != value for key, value in OWN_SPLIT.items()) and not _are_at_place(trained):
-        return at_present_place(trained, given)
+        return at_present_place(trained, given) if _has_most_images(moved, split) else None
     kept = [key for place in places for key in BELONGING.get(place, ()) if node.get(key) and key not in places]
     parts = list(recorded) if kept and isinstance(recorded, Mapping) else [split]  # `split` itself may be among `kept`
     return at_present_place(trained, given) if _are_as_in_training(moved, parts) else None
@@ -191,6 +199,31 @@ def _are_as_in_training(trained: "TrainedRun", parts: Sequence[str]) -> bool:
         check_node("data", node, trust=trained.trust, named=trained.named)
         samples = build.partition(node).samples
         return all(part in samples and _is_as_recorded(recorded.get(part), samples[part]) for part in parts)
+    return False
+
+
+def _has_most_images(trained: "TrainedRun", part: str) -> bool:
+    """Return whether the place of a run's present data has at least half of the images that a split had in training.
+
+    They are found by their names. Of images without known names, the present split must have as many as in training.
+    """
+    from resnet_cli.data.selection import has_file_names, unique_splits, with_names
+    from resnet_cli.data.split_file import listed_names
+    from resnet_cli.runs.logs import quiet
+    from resnet_cli.session import build
+    from resnet_cli.session.trusted_kinds import check_node
+
+    node, recorded = trained.data_node(), trained.data.get("splits")
+    listed = None if trained.run is None else listed_names(trained.run.splits, part)
+    with suppress(InputError), quiet():
+        check_node("data", node, trust=trained.trust, named=trained.named)
+        splits = unique_splits(with_names(build.dataset(node)))
+        if listed and all(map(has_file_names, splits)):
+            present = {name for split in splits for name in split.names or ()}
+            return 2 * len(listed & present) >= len(listed)
+        before = recorded.get(part) if isinstance(recorded, Mapping) else None  # former versions stored none
+        samples = build.partition(node).samples
+        return not isinstance(before, Mapping) or (part in samples and before["count"] == len(samples[part].indices))
     return False
 
 

@@ -17,7 +17,7 @@ from resnet_cli.commands.companions import (
 )
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
-from resnet_cli.commands.other_data import add_data_option, at_present_place
+from resnet_cli.commands.other_data import add_data_option, at_present_place, require_own_preparation
 from resnet_cli.commands.terminal import print_json, print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import similar_file
@@ -85,6 +85,7 @@ def _predict(options: argparse.Namespace) -> None:
     out = None if options.out is None else output_path(options.out)
     format_name = _choose_format(options.format, out)
     require_probability_options(options)
+    require_own_preparation(options.data)
     if options.data and options.reject is None:
         raise InputError("--data: needs --reject RATE, which reads the run's validation images")
     from resnet_cli.inference.sources import ImageList

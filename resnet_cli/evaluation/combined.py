@@ -69,9 +69,10 @@ class CombinedRuns:
         Raises:
             InputError: Images cannot be read.
         """
-        others = [(member.run, own_images(member.run, self.split)) for member in self.members[1:]]
-        runs = [(self.run, images), *others]
-        return average_outputs([collect_outputs(run, found, tta=tta) for run, found in runs])
+        found = [collect_outputs(self.run, images, tta=tta)]
+        for member in self.members[1:]:  # one after the other: their images may be in memory
+            found.append(collect_outputs(member.run, own_images(member.run, self.split), tta=tta))
+        return average_outputs(found)
 
     def facts(self) -> dict[str, Any]:
         """Return the description of the combination for metrics and records."""
@@ -109,11 +110,14 @@ def open_combined(
     )
     require_distinct(members)
     require_same_classes(members, average)
+    if average == "weights":
+        require_same_architecture(members)
+    notes = tuple(compare_splits(members, split, average))
+    for member in members:
+        member.release()
     if average == "probabilities":
-        return CombinedRuns(members, average, split, members[0].run, tuple(compare_splits(members, split, average)))
-    require_same_architecture(members)
-    warnings = [*warn_of_separate_starts(members), *warn_of_other_preparation(members)]
-    notes = (*warnings, *compare_splits(members, split, average))
+        return CombinedRuns(members, average, split, members[0].run, notes)
+    notes = (*warn_of_separate_starts(members), *warn_of_other_preparation(members), *notes)
     return CombinedRuns(members, average, split, average_weights(members, members[0].run.loaders()), notes)
 
 

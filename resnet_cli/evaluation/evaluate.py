@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from resnet_cli.evaluation.chosen import (
 )
 from resnet_cli.evaluation.collect import Outputs, collect_outputs
 from resnet_cli.evaluation.combined import CombinedRuns
-from resnet_cli.evaluation.files import format_confusion, format_json, format_per_class, format_predictions
+from resnet_cli.evaluation.files import format_confusion, format_json, format_per_class, format_predictions, is_metrics
 from resnet_cli.evaluation.further import Further, check_further, compute_further
 from resnet_cli.evaluation.images import EvaluatedImages, Split, has_validation, other_images, own_images
 from resnet_cli.evaluation.metrics import compute_metrics
@@ -57,7 +57,7 @@ COMPILED = (
 )
 OPTIMISTIC = "the threshold of --at is chosen on the images on which it is measured, so its figures are optimistic"
 FITTED_HERE = "the temperature is fitted to these images, so the calibrated figures are optimistic"
-STAGED = ".new-"  # prefix of the folder in which files are written before they replace earlier ones
+STAGED = ".resnet-eval-"  # prefix of the folder in which files are written before they replace earlier ones
 ABANDONED_SECONDS = 3600  # age from which such a folder is taken to belong to a process that was killed
 
 
@@ -153,7 +153,8 @@ def _evaluation(
     if images.left_out:
         facts["left_out"] = images.left_out
     metrics = {**facts, **about, **compute_metrics(outputs, resamples=options.resamples)}
-    further = compute_further(run, images, outputs, options.further, facts["split"])
+    prepared = run if options.data is None else replace(run, other_data=options.data[1])  # like the evaluated images
+    further = compute_further(prepared, images, outputs, options.further, facts["split"])
     metrics |= further.metrics
     files = text_files(outputs, metrics) | draw_pictures(run, images, outputs, metrics, positive) | further.files
     return Evaluation(metrics, files, [*images.notes, *further.notes])
@@ -251,7 +252,7 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
     try:
         for name, content in evaluation.files.items():
             write_atomically(staged / name, content, target=folder / name)
-        for name in FILES:
+        for name in FILES if is_metrics(folder / METRICS) else ():  # else they are the user's
             remove_file(folder / name)
         for name in sorted(evaluation.files, key=METRICS.__eq__):
             replace_file(staged / name, folder / name)
@@ -288,7 +289,7 @@ def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, fold
             evaluations = [*(before if isinstance(before, list) else []), to_plain(entry)]
             fitted = {"temperature": to_plain(metrics["temperature"])} if "temperature" in metrics else {}
             run.add_to_record(evaluations=evaluations, **fitted)
-            update_card(run)
+        update_card(run)  # a killed run whose lock is held looks as if it were running
     except (InputError, MachineError) as error:
         return f"not recorded in {run.record}: {str(error).removeprefix(f'{run.record}: ')}"
     return None

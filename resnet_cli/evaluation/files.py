@@ -1,9 +1,11 @@
-"""The tables of an evaluation as text: one row per class, one row per image, and the confusion matrix."""
+"""The files of an evaluation as text: its metrics, one row per class, one row per image, the confusion matrix."""
 
 import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,14 @@ from resnet_cli.inference.output import join_labels
 def format_json(content: Mapping[str, Any]) -> str:
     """Return a mapping as JSON, with null for undefined numbers."""
     return json.dumps(to_plain(content), indent=2, ensure_ascii=False) + "\n"
+
+
+def is_metrics(path: Path) -> bool:
+    """Return whether a file is the `metrics.json` of an evaluation."""
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return isinstance(content, dict) and {"samples", "classes"} <= content.keys()
+    return False
 
 
 def format_per_class(classes: Sequence[Mapping[str, Any]]) -> str:

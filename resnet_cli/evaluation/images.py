@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal, get_args
 
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.counts import counted
+from resnet_cli.config.data_keys import names_images
 from resnet_cli.config.run_config import Node
 from resnet_cli.data import BatchLoader, Loaders
 from resnet_cli.data.classes import find_places, relabel
 from resnet_cli.data.whole_dataset import undivided
 from resnet_cli.errors import InputError
+from resnet_cli.runs.names import quote_override
 from resnet_cli.session import build
 from resnet_cli.session.run_data import SplitChange, find_change
 from resnet_cli.session.trained import TrainedRun
@@ -128,10 +130,17 @@ def own_images(run: TrainedRun, split: Split, *, remedy: str = "--data") -> Eval
 
 def _options_without(run: TrainedRun, split: Split, known: Sequence[str], change: SplitChange | None) -> str:
     """Return the advice to evaluate the images of known classes, those that were in the split in training."""
-    options = f"--split {split} --data 'classes=[{','.join(known)}]'"
+    own = run.settings.get("data")
+    data = [
+        f"{key}={value}"
+        for key, value in (run.other_data or {}).items()  # such as root=DIR, if the images have moved
+        if names_images(key) and isinstance(value, str) and isinstance(own, Mapping) and value != own.get(key)
+    ]
+    data.append(f"classes=[{','.join(map(quote_override, known))}]")
     if change is not None and change.is_dealt_anew and run.run is not None and run.run.splits.is_file():
-        options += f" --data {shlex.quote(f'splits={run.run.splits}')}"
-    return f"; leave them out with {options}"
+        data.append(f"splits={run.run.splits}")
+    options = " ".join(f"--data {shlex.quote(override)}" for override in data)
+    return f"; leave them out with --split {split} {options}"
 
 
 def has_validation(run: TrainedRun) -> bool:
@@ -165,13 +174,10 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     """
     is_whole = split is None and node.get("splits") is None and node.get("group") is None
     with undivided() if is_whole else nullcontext() as whole:
-        loaders = run.loaders(_plain_node(node, "train"))
+        loaders = replace(run, other_data=node).loaders(_plain_node(node, "train"))
     available: list[Split] = [part for part in get_args(Split) if part in loaders.samples]
     if whole is not None and whole.lacks_test:  # they are the training images
         available.remove("test")
-    if loaders.in_size != run.in_size:
-        sizes = ("x".join(map(str, size)) for size in (loaders.in_size, run.in_size))
-        raise InputError("--data: images are {}, but the net takes {} (channels x height x width)".format(*sizes))
     _require_same_kind_of_labels(run, loaders)
     notes: list[str] = []
     places_K = _label_mapping(run, loaders, notes)

@@ -59,7 +59,7 @@ def write_label_errors(
     sheet = _contact_sheet(members, found, errors[:MOST_SHOWN]) if errors else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if sheet is None:
+        if sheet is None and table.is_file():  # else the picture is of something else
             remove_file(picture)
     except OSError as error:
         raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror or error}") from None

@@ -25,12 +25,12 @@ logger = logging.getLogger("resnet_cli")
 
 
 def preparation_node(run: TrainedRun) -> Mapping[str, Any]:
-    """Return the part of a run's node of group `data` that determines how images are prepared.
+    """Return the part of a run's node of group `data`, or of its `other_data`, that determines how images are prepared.
 
     Augmentation does not: it may be of a class that is not allowed. If the rest does not pass its check either, a
     warning says so, and the result has valid settings of `KEYS` alone, with `_target_` only if that is allowed.
     """
-    stored = run.settings.get("data")
+    stored = run.settings.get("data") if run.other_data is None else run.other_data
     if not isinstance(stored, Mapping):
         return {}
     node: dict[str, Any] = {key: value for key, value in stored.items() if key != "augment"}

@@ -232,8 +232,8 @@ def chosen_option(group: str, run: Run, overrides: Mapping[str, str]) -> str | N
         return overrides[group]
     if group != "model" or "name" in overrides:
         return None
-    if ("resume" in overrides or "reproduce" in overrides) and not (MODEL_OPTIONS / f"{run.name}.yaml").is_file():
-        return None  # the command that started the run may have set a name
+    if {"resume", "reproduce", "experiment"} & overrides.keys() and not (MODEL_OPTIONS / f"{run.name}.yaml").is_file():
+        return None  # the command that started the run, or the experiment, may have set a name
     return run.name if run.name == run.settings.get("name") else None  # conf/train.yaml: name defaults to the model's
 
 

@@ -244,15 +244,28 @@ def _curves(table: Table) -> dict[str, Any]:
             {
                 "label": escape_control_characters(table.label(group)),
                 "score": mean_score(group),
-                "runs": [_curve(run, step, metrics, averaged=group.is_averaged(run)) for run in group.runs],
+                "runs": _group_curves(group, step, metrics),
             }
             for group in table.groups
         ],
     }
 
 
-def _curve(run: Run, step: int, metrics: Sequence[str], *, averaged: bool) -> dict[str, Any]:
-    rows = [row for row in run.rows if row["epoch"] % step == 0 or row is run.rows[-1] or row is run.rows[0]]
+def _group_curves(group: Group, step: int, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the curve of each run of a group.
+
+    A run's last epoch that is no n-th one is left out if others go on: the mean there would be its value alone.
+    """
+    runs = [(run, group.is_averaged(run)) for run in group.runs]
+    ends = {
+        averaged: max((run.rows[-1]["epoch"] for run, own in runs if own == averaged and run.rows), default=0.0)
+        for averaged in (True, False)
+    }
+    return [_curve(run, step, metrics, averaged=averaged, last=ends[averaged]) for run, averaged in runs]
+
+
+def _curve(run: Run, step: int, metrics: Sequence[str], *, averaged: bool, last: float) -> dict[str, Any]:
+    rows = [row for row in run.rows if row["epoch"] % step == 0 or row["epoch"] == last or row is run.rows[0]]
     return {
         "averaged": averaged,
         "epochs": [row["epoch"] for row in rows],

@@ -42,8 +42,8 @@ def describe_other_images(run: TrainedRun, chosen: Mapping[str, Any], loaders: L
     if loaders is None or "val" not in loaders.samples:
         return None
     now = fingerprint_split(*loaders.samples["val"])
-    if now == images:
-        return None
+    if now == images or (run.decodes_otherwise and {**images, "images": now["images"]} == now):
+        return None  # the digest of images that are decoded otherwise says nothing of them
     was, found = _difference(images, now)
     return f"was chosen on validation images that have changed since: {was} then, {found} now"
 

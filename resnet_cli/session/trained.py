@@ -123,7 +123,8 @@ class TrainedRun:
             node: Checked node of group `data`; None is the run's own, which is checked here.
 
         Raises:
-            InputError: the data cannot be found or read, or the stored config names other functions.
+            InputError: the data cannot be found or read, have images of another size than in training, or the stored
+                config names other functions.
         """
         if node is None:
             node = self.data_node()
@@ -133,9 +134,10 @@ class TrainedRun:
         device, (mean, std) = self.backend.device, (self.data["mean"], self.data["std"])
         with recorded_revision(node, self.settings, self.record):
             made = build.loaders(node, device=device, seed=int(self.settings.get("seed") or 0))
-        if self.other_data is not None and made.in_size != self.in_size:
-            sizes = ("x".join(map(str, size)) for size in (made.in_size, self.in_size))
-            raise InputError("--data: images are {}, but the net takes {} (channels x height x width)".format(*sizes))
+        if made.in_size != self.in_size:
+            found, own = ("x".join(map(str, size)) for size in (made.in_size, self.in_size))
+            images = f"the run's images are {found} now" if self.other_data is None else f"--data: images are {found}"
+            raise InputError(f"{images}, but the net takes {own} (channels x height x width)")
         for loader in (made.train, made.val, made.test):
             if loader is not None:
                 loader.normalize = Normalize(mean, std, loader.device)

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,18 @@ def test_a_run_without_a_record_gets_none_that_has_only_additions(evaluated, pla
     assert predict.run(["run", "photos", "--reject", "5%"]) == 0
     assert export.run(["run", "--format", "pt2"]) == 0
     assert not (place / "run/run.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are not looked for there")
+@pytest.mark.parametrize(
+    ("command", "arguments"), [(evaluation, ["--resamples", "0"]), (export, ["--out", "a.pt2"])], ids=["eval", "export"]
+)
+def test_the_card_of_a_killed_run_still_says_so_afterwards(place, command, arguments):
+    record = record_of(place / "run")
+    (place / "run/run.json").write_text(json.dumps({**record, "status": "running"}))
+    (place / "run/card.md").unlink()
+    assert command.run(["run", *arguments]) == 0
+    assert "\n**killed**: " in (place / "run/card.md").read_text()
 
 
 def test_validation_figures_equal_the_row_of_the_best_epoch(evaluated, place):

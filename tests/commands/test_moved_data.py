@@ -62,6 +62,8 @@ def test_a_threshold_of_moved_images_is_that_of_the_run_s_own(moved, capsys, cap
     [
         (predict, ["run", "elsewhere/circle", "--data", "root=elsewhere"], "--data: needs --reject RATE, which reads"),
         (export, [*EXPORT, "--data", "root=elsewhere", "--data", "image_size=[4,4]"], "--data: images are 3x4x4, but"),
+        (export, [*EXPORT, "--data", "eval_crop=0.875"], "--data eval_crop: images are prepared as in training; "),
+        (predict, [*PREDICT, "--data", "resize=pad"], "--data resize: images are prepared as in training; "),
         (export, [*EXPORT, "--data", "root=none"], "data.root=none does not exist"),
         (export, [*EXPORT, "--data", "rooot=elsewhere"], "data.rooot"),
     ],
@@ -115,6 +117,23 @@ def test_moved_images_of_a_run_with_folds_that_have_changed_are_not_divided_anew
     found, notes = evaluated(capsys, folds, "--split", "val", "--data", "root=elsewhere")
     assert "data" not in found
     assert "the validation images have changed since training" in notes
+
+
+def test_another_data_set_is_other_data_although_the_run_s_images_are_gone(moved, folds, capsys):
+    for file in list((moved / "elsewhere").rglob("*.png")):
+        file.rename(file.with_name(f"other-{file.name}"))
+    found, _ = evaluated(capsys, folds, "--split", "test", "--data", "root=elsewhere")
+    assert found["data"] == {"root": "elsewhere"}
+    assert not (moved / folds / "eval/test").exists()
+    assert record_of(moved / folds)["evaluations"][-1]["data"] == {"root": "elsewhere"}
+
+
+def test_moved_images_of_a_checkpoint_alone_are_its_own_if_the_split_has_as_many(moved, folds, capsys):
+    shutil.copy(moved / folds / "checkpoints/best.pt", moved / "alone.pt")  # whose split file is unknown
+    options = ["--split", "test", "--data", "root=elsewhere", "--out", "figures"]
+    assert "data" not in evaluated(capsys, "alone.pt", *options)[0]
+    shutil.rmtree(moved / "elsewhere/circle")
+    assert evaluated(capsys, "alone.pt", *options)[0]["data"] == {"root": "elsewhere"}
 
 
 def test_another_folder_is_other_data_while_the_run_s_images_are_there(moved, folds, capsys):

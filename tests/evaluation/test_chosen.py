@@ -149,6 +149,14 @@ def test_a_temperature_of_images_that_have_changed_since_is_marked_when_it_is_us
     assert metrics_of(place / "run")["calibrated"]["on_other_images"]
 
 
+def test_a_temperature_is_not_said_to_be_of_other_images_if_these_are_prepared_otherwise(evaluated, place):
+    assert evaluated("run", "--calibrate")[0] == 0
+    status, _, err = evaluated("run", "--data", "interpolation=bicubic")
+    assert (status, "temperature" in err) == (0, False)
+    folder = place / "run" / record_of(place / "run")["evaluations"][-1]["folder"]
+    assert "on_other_images" not in json.loads((folder / "metrics.json").read_text())["calibrated"]
+
+
 def test_a_temperature_fitted_on_other_images_is_marked_in_the_record_and_when_it_is_used(evaluated, place, caplog):
     next((place / "photos").rglob("*.*")).unlink()
     assert evaluated("run", "--calibrate")[0] == 0

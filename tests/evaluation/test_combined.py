@@ -1,8 +1,10 @@
 """Several runs as one: the mean of their weights or probabilities, on images that none was trained on."""
 
+import gc
 import json
 import shutil
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,6 +118,25 @@ def test_averaged_probabilities_are_the_mean_of_what_each_run_says(members, fold
     mean_NK = (said[0] + said[1]) / 2
     assert outputs.scores.loss == pytest.approx(nn.functional.nll_loss(mean_NK.log(), labels_N).item(), rel=1e-5)
     assert outputs.scores.accuracy == 100 * (mean_NK.argmax(1) == labels_N).double().mean()
+
+
+def test_the_images_of_one_other_run_at_a_time_are_in_memory(members, folder, monkeypatch):
+    found = members("seed0", "seed1", "dropout")
+    images = own_images(found[0].run, "test")
+    made, alive = [], []
+
+    def read(run, split):
+        gc.collect()
+        alive.append(sum(reference() is not None for reference in made))
+        others = own_images(run, split)
+        made.append(weakref.ref(others))
+        return others
+
+    monkeypatch.setattr(combined, "own_images", read)
+    combined.CombinedRuns(tuple(found), "probabilities", "test", found[0].run, ()).outputs(images)
+    assert alive == [0, 0]
+    opened = combined.open_combined([str(folder("seed0")), str(folder("seed1"))], "probabilities", "test")
+    assert not any("partition" in vars(member) for member in opened.members)
 
 
 def test_classes_and_images_are_matched_by_name(members):

@@ -18,7 +18,9 @@ from resnet_cli.inference.output import CsvWriter
 from resnet_cli.inference.predict import Prediction
 from resnet_cli.session.trained import open_trained
 
-FIRST = {"metrics.json": b"1", "per_class.csv": b"1", "curves.csv": b"1", "curves.png": b"1"}
+FIRST = {
+    "metrics.json": b'{"samples": 1, "classes": []}', "per_class.csv": b"1", "curves.csv": b"1", "curves.png": b"1"
+}  # fmt: skip
 SECOND = {"metrics.json": b"2", "per_class.csv": b"2", "predictions.csv": b"2"}
 
 
@@ -49,6 +51,24 @@ def interrupt(monkeypatch, target, name, call):
 def test_files_of_an_earlier_evaluation_go_and_those_of_the_user_stay(folder):
     write_files(Evaluation({}, SECOND, []), folder)
     assert content(folder) == {**SECOND, "notes.txt": b"the user's"}
+
+
+@pytest.mark.parametrize("metrics", [b"[]", b'{"accuracy": 90}', b"\xff"])
+def test_files_of_such_names_that_no_evaluation_wrote_stay(tmp_path, metrics):
+    own = {"metrics.json": metrics, "features.npz": b"the user's", "curves.png": b"the user's"}
+    for name, data in own.items():
+        (tmp_path / name).write_bytes(data)
+    write_files(Evaluation({}, SECOND, []), tmp_path)
+    assert content(tmp_path) == {**own, **SECOND}
+
+
+def test_only_the_folders_of_killed_evaluations_are_removed(tmp_path):
+    folders = [tmp_path / ".new-photos", tmp_path / f"{evaluate.STAGED}killed"]
+    for folder in folders:
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+    write_files(Evaluation({}, SECOND, []), tmp_path)
+    assert [folder.exists() for folder in folders] == [True, False]
 
 
 @pytest.mark.parametrize("call", range(3))

@@ -39,6 +39,22 @@ def test_the_table_says_how_well_unknown_images_are_told_apart(place, capsys, mo
         assert f"  by {words}: AUROC {scores['auroc']:.2f} %, FPR95 {scores['fpr95']:.2f} %\n" in out
 
 
+@pytest.mark.parametrize("options", [["--split", "val"], ["--data", "root=photos"]])
+def test_unknown_images_are_prepared_like_those_they_are_compared_with(place, monkeypatch, options):
+    monkeypatch.setattr("resnet_cli.evaluation.evaluate.draw_pictures", lambda *_: {})
+    monkeypatch.setattr(further, "draw_unknown", lambda *_: b"")
+    crops, read = [], further.read_images
+
+    def read_images(classifier, images):
+        crops.append(classifier.preprocessing.eval_crop)
+        return read(classifier, images)
+
+    monkeypatch.setattr(further, "read_images", read_images)
+    options = ["run", *options, "--data", "eval_crop=0.75", "--unknown", "photos/circle", "--resamples", "0"]
+    assert command.run(options) == 0
+    assert crops == [0.75]
+
+
 @pytest.mark.draws
 def test_maps_features_and_unknown_images_are_written(place, capsys):
     write_class_folders(place / "others", classes=("noise",), count=9, size=(5, 40))

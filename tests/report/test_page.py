@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from resnet_cli import report
-from resnet_cli.report.page import ASSETS
+from resnet_cli.report.page import ASSETS, _curves
 from tests.support.reports import write_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -160,6 +160,16 @@ def test_columns_are_chosen_and_legends_name_the_difference(seen):
 def test_rows_open_and_themes_change(seen):
     assert seen["opened"] == [True, "true"]
     assert (seen["light"], seen["dark"]) == ("rgb(255, 255, 255)", "rgb(20, 23, 28)")
+
+
+def test_a_run_that_ended_earlier_than_others_adds_no_epoch_of_its_own_to_their_mean(tmp_path):
+    for seed, epochs in enumerate((701, 901)):
+        write_run(tmp_path / str(seed), f"seed={seed}", epochs=epochs)
+    (table,) = report.build_tables(report.read_runs([tmp_path]).runs)
+    (group,) = _curves(table)["groups"]
+    shorter, longer = sorted((run["epochs"] for run in group["runs"]), key=len)
+    assert (shorter[-1], longer[-1]) == (699, 901)
+    assert set(shorter) < set(longer)
 
 
 @pytest.mark.skipif(NODE is None, reason="no Node.js is installed")

@@ -282,6 +282,13 @@ def test_a_choice_that_is_unknown_leaves_the_class(tmp_path):
     assert [g.values["optimizer"] for g in table.groups] == ["AdamW", "SGD"]
 
 
+def test_a_name_that_an_experiment_sets_is_no_option(tmp_path):
+    write_run(tmp_path / "a", "model._target_=resnet_cli.models.CNN", "name=mine", overrides=["experiment=mine"])
+    write_run(tmp_path / "b", overrides=["model=resnet8"])
+    (table,) = tables_of(tmp_path)
+    assert {g.values["model"] for g in table.groups} == {"CNN", "CifarResNet"}
+
+
 def test_a_class_that_the_option_does_not_determine_is_a_column(tmp_path):
     for option, target in (("mine", "a.Net"), ("mine", "b.Net"), ("resnet8", "resnet_cli.models.CifarResNet")):
         write_run(tmp_path / target, f"model._target_={target}", f"name={option}", overrides=[f"model={option}"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,6 +87,13 @@ def test_the_data_of_a_run_are_found_from_another_folder(trained_run, tmp_path, 
     monkeypatch.chdir(tmp_path)
     loaders = open_trained(str(trained_run)).loaders()
     assert loaders.counts == {"train": 36, "val": 12, "test": 12}
+
+
+def test_images_that_have_another_size_than_in_training_are_refused(place):
+    run = open_trained("run")
+    changed = replace(run, settings={**run.settings, "data": {**run.settings["data"], "image_size": [4, 6]}})
+    with pytest.raises(InputError, match=r"the run's images are 3x4x6 now, but the net takes 3x10x8 \(channels x"):
+        changed.loaders()
 
 
 def test_loaders_normalise_as_in_training_after_the_images_have_changed(place):

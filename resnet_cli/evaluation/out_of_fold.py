@@ -145,13 +145,20 @@ def _warn_of_seen_images(members: Sequence[Member]) -> dict[str, SeenImages]:
     """Return the runs whose validation images have been seen by one that they learn from, after a warning of each."""
     found: dict[str, SeenImages] = {}
     for member in members:
-        run, splits = member.run.run, partial(member.run.data.get, "splits")
-        seen = {} if run is None else seen_images(run, splits, is_begun=True)
-        own = {key: {"run": entry["run"], "val": entry["val"]} for key, entry in seen.items() if "val" in entry}
-        for line in describe_seen_images(own):
+        seen = _seen_images(member)
+        for line in describe_seen_images(seen):
             logger.warning("%s: %s", member.name, line)
-        found |= {member.name: own} if own else {}
+        if seen:
+            found[member.name] = seen
     return found
+
+
+def _seen_images(member: Member) -> SeenImages:
+    """Return how many validation images of a run have been seen by the runs that it learns from."""
+    if member.run.run is None:
+        return {}
+    seen = seen_images(member.run.run, lambda: member.run.data.get("splits"), is_begun=True)
+    return {key: {"run": entry["run"], "val": entry["val"]} for key, entry in seen.items() if "val" in entry}
 
 
 def _predict(member: Member) -> tuple[Tensor, Tensor]:

@@ -94,8 +94,8 @@ def seen_images(run: RunDir, splits: Callable[[], Any], *, is_begun: bool) -> Se
 
 def _find(run: RunDir, splits: Callable[[], Any], *, is_begun: bool) -> SeenImages:
     record = run.read_record()
-    names = {"init_from": _start(record), "teacher": section(record, "teacher").get("run")}
-    names = {key: name for key, name in names.items() if isinstance(name, str)}
+    given = {"init_from": _start(record), "teacher": section(record, "teacher").get("run")}
+    names = {key: name for key, name in given.items() if isinstance(name, str)}
     if not names:
         return {}
     own = _describe(run)

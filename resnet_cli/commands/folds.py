@@ -130,6 +130,7 @@ def _format_json(report: "LabelReport") -> str:
     found = {
         "images": len(report.predictions.names),
         "missing": report.predictions.missing,
+        **({"seen_images": report.predictions.seen_images} if report.predictions.seen_images else {}),
         "errors": _rows(report),
         "table": str(report.table),
         "picture": None if report.picture is None else str(report.picture),
@@ -139,8 +140,9 @@ def _format_json(report: "LabelReport") -> str:
 
 def _format_table(report: "LabelReport") -> str:
     images, missing, count = len(report.predictions.names), report.predictions.missing, len(report.errors)
+    by = "the runs that validate on it" if report.predictions.seen_images else "runs that were not trained on it"
     lines = [
-        f"images   {images:,}, each by runs that were not trained on it",
+        f"images   {images:,}, each by {by}",
         *(
             [f"missing  {counted(missing, 'image')}: no finished run has them in its validation split"]
             if missing

@@ -45,12 +45,12 @@ def match_hashes(hashes_N: Tensor, others_M: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SharedImages:
-    """Images of a split that are also training images.
+    """Images of a split that are also in another split.
 
     Args:
         count: Number of shared images.
         first: Name of the first one.
-        twin: Name of the equal training image.
+        twin: Name of the equal image of the other split.
     """
 
     count: int
@@ -59,7 +59,7 @@ class SharedImages:
 
 
 class LeakCheck:
-    """Finds validation and test images that are also training images, without decoding any files for it.
+    """Finds images of a split that are also in another one, without decoding any files for it.
 
     Args:
         samples: The samples of `train`, `test` and, if there is one, `val`.
@@ -69,9 +69,9 @@ class LeakCheck:
         self.samples = samples
         self._hashes: dict[int, Tensor] = {}  # hashes of tensors, by `id(split)`
 
-    def find(self, name: str) -> SharedImages | None:
-        """Return the images that `val` or `test` shares with `train`; None if there are none or `is_known` is false."""
-        hashes, others = self._selected_hashes(name), self._selected_hashes("train")
+    def find(self, name: str, within: str = "train") -> SharedImages | None:
+        """Return the images of a split that are also in another one; None if there are none or `is_known` is false."""
+        hashes, others = self._selected_hashes(name), self._selected_hashes(within)
         if hashes is None or others is None:
             return None
         matches = match_hashes(hashes, others)
@@ -79,11 +79,11 @@ class LeakCheck:
         if not len(found):
             return None
         first = int(found[0])
-        return SharedImages(len(found), self._describe(name, first), self._describe("train", int(matches[first])))
+        return SharedImages(len(found), self._describe(name, first), self._describe(within, int(matches[first])))
 
-    def is_known(self, name: str) -> bool:
-        """Return whether the pixels of a split and those of the training images have been hashed."""
-        return all(self._split_hashes(self.samples[each].split) is not None for each in (name, "train"))
+    def is_known(self, name: str, within: str = "train") -> bool:
+        """Return whether the pixels of both splits have been hashed."""
+        return all(self._split_hashes(self.samples[each].split) is not None for each in (name, within))
 
     def _selected_hashes(self, name: str) -> Tensor | None:
         samples = self.samples[name]

@@ -129,11 +129,11 @@ def read_split_file(
     return found
 
 
-def listed_names(path: Path, part: str) -> frozenset[str] | None:
-    """Return the names that a split file lists for a split; None if it cannot be read, or has numbers."""
+def listed_names(path: Path, part: str, *, are_numbers: bool = False) -> frozenset[str] | None:
+    """Return the names that a split file lists for a split; None if it cannot be read, or has not `are_numbers`."""
     try:
         parts = _parts(_load(path, str(path)), str(path))
-        return frozenset(_flat_names(parts.get(part, []), "", are_numbers=False, setting=str(path)))
+        return frozenset(_flat_names(parts.get(part, []), "", are_numbers=are_numbers, setting=str(path)))
     except InputError:
         return None
 

@@ -5,7 +5,7 @@ Shapes: B images of a batch, N images, K classes.
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from resnet_cli.inference.classifier import Classifier
 from resnet_cli.report.keys import varying_columns
 from resnet_cli.report.runs import read_runs
 from resnet_cli.runs.environment import utc_now
+from resnet_cli.session.seen_images import SeenImages, describe_seen_images, seen_images
 from resnet_cli.session.trained import open_trained
 
 OUT_OF_FOLD = "out_of_fold"  # folder of the files
@@ -51,6 +52,8 @@ class OutOfFold:
         probabilities_NK: Mean probabilities over the runs that validate on the image.
         class_names: Names of the classes, indexed by label.
         missing: Number of images that no run validates on.
+        seen_images: Runs that start from one, or have a teacher, that was trained on some of these images; see
+            `resnet_cli.session.seen_images`.
     """
 
     names: list[str]
@@ -58,6 +61,7 @@ class OutOfFold:
     probabilities_NK: NDArray[np.float64]
     class_names: tuple[str, ...]
     missing: int
+    seen_images: dict[str, SeenImages] = field(default_factory=dict)
 
 
 def open_members(
@@ -97,6 +101,7 @@ def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
             the validation images of a run have changed since its training.
     """
     _require_same_images(members)
+    seen = _warn_of_seen_images(members)
     first = members[0].run
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -117,7 +122,7 @@ def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
     known = {name for member in members for split in ("train", "val") for name in member.names(split)}
     mean_NK = torch.stack([sums[name] / counts[name] for name in sums]).numpy()
     own_N = np.array([*labels.values()])
-    return OutOfFold(list(sums), own_N, mean_NK, first.class_names, len(known - set(sums)))
+    return OutOfFold(list(sums), own_N, mean_NK, first.class_names, len(known - set(sums)), seen)
 
 
 def _require_same_images(members: Sequence[Member]) -> None:
@@ -134,6 +139,26 @@ def _require_same_images(members: Sequence[Member]) -> None:
         member.release()
     if problems:
         raise InputError(*problems)
+
+
+def _warn_of_seen_images(members: Sequence[Member]) -> dict[str, SeenImages]:
+    """Return the runs whose validation images have been seen by one that they learn from, after a warning of each."""
+    found: dict[str, SeenImages] = {}
+    for member in members:
+        seen = _seen_images(member)
+        for line in describe_seen_images(seen):
+            logger.warning("%s: %s", member.name, line)
+        if seen:
+            found[member.name] = seen
+    return found
+
+
+def _seen_images(member: Member) -> SeenImages:
+    """Return how many validation images of a run have been seen by the runs that it learns from."""
+    if member.run.run is None:
+        return {}
+    seen = seen_images(member.run.run, lambda: member.run.data.get("splits"), is_begun=True)
+    return {key: {"run": entry["run"], "val": entry["val"]} for key, entry in seen.items() if "val" in entry}
 
 
 def _predict(member: Member) -> tuple[Tensor, Tensor]:
@@ -176,6 +201,7 @@ def evaluate_out_of_fold(
         "samples": len(found.names), "missing": found.missing,
         "checkpoints": [member.run.file.name for member in members],
         **({"optimistic": True} if any(member.is_best_of_several for member in members) else {}),
+        **({"seen_images": found.seen_images} if found.seen_images else {}),
         **compute_metrics(outputs, resamples=resamples),
     }  # fmt: skip
     images = _images(members, found)

@@ -65,7 +65,8 @@ def _head(run: str, metrics: Mapping[str, Any]) -> Iterator[str]:
     if metrics.get("average") == "out_of_fold":
         yield f"{run}: {counted(len(metrics['runs']), 'run')}"
         images, classes = metrics["samples"], len(metrics["classes"])
-        yield f"{counted(images, 'image')}, each by runs that were not trained on it, {counted(classes, 'class')}"
+        by = "the runs that validate on it" if metrics.get("seen_images") else "runs that were not trained on it"
+        yield f"{counted(images, 'image')}, each by {by}, {counted(classes, 'class')}"
         return
     yield run if "average" in metrics else f"{run}: {metrics['checkpoint']}, epoch {metrics['epoch']}"
     yield f"{metrics['samples']:,} {part[metrics['split']]}{of}, {counted(len(metrics['classes']), 'class')}"

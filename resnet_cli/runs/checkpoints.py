@@ -78,6 +78,16 @@ def read_facts(path: Path) -> dict[str, int | str]:
     return {name: value for name, value in found.items() if type(value) in (int, str) and len(str(value)) < 50}
 
 
+def read_data(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of the data, without reading its tensors or its checksum.
+
+    Raises:
+        InputError: see `load`.
+    """
+    data: dict[str, Any] = _read(path, "cpu", mmap=True)["data"]
+    return data
+
+
 def _read(path: Path, device: torch.device | str, *, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint of this format; see `load`."""
     if not path.is_file():

@@ -22,6 +22,7 @@ BALANCED = "val_balanced_accuracy"
 RARE_FROM = 5  # a class is called rare if another has at least this many times its images
 LISTED_CLASSES = 8  # names in the line of a run's classes
 BATCH_LIMIT = 256  # images that are decoded for the picture
+COMPARED = (("val", "train"), ("test", "train"), ("test", "val"))  # splits that should share no images
 
 
 def write_samples(run: RunDir, loaders: Loaders, name: str) -> None:
@@ -50,7 +51,9 @@ def listed_classes(names: Sequence[str]) -> str:
 
 
 class LeakWarnings:
-    """Warns once for each split if some of its images are also training images, as soon as that is known.
+    """Warns once of validation and test images that are also training images, and of test images in validation.
+
+    Each warning comes as soon as it is known.
 
     Args:
         loaders: The data. Nothing is decoded for this: image files are known once they have been decoded, which the
@@ -59,18 +62,18 @@ class LeakWarnings:
 
     def __init__(self, loaders: Loaders) -> None:
         self._check = LeakCheck(loaders.samples)
-        self._left = [name for name in ("val", "test") if name in loaders.samples]
+        self._left = [pair for pair in COMPARED if all(name in loaders.samples for name in pair)]
 
     def log_known(self) -> None:
-        """Log a warning for each split for which it has become known."""
-        for name in [name for name in self._left if self._check.is_known(name)]:
-            self._left.remove(name)
-            shared = self._check.find(name)
+        """Log a warning for each pair of splits for which it has become known."""
+        for pair in [pair for pair in self._left if self._check.is_known(*pair)]:
+            self._left.remove(pair)
+            shared = self._check.find(*pair)
             if shared is not None:
-                kind = SPLIT_NAMES[name]
-                subject = f"{shared.count} {kind} images are also training images"
+                kind, other = (SPLIT_NAMES[name] for name in pair)
+                subject = f"{shared.count} {kind} images are also {other} images"
                 if shared.count == 1:
-                    subject = f"1 {kind} image is also a training image"
+                    subject = f"1 {kind} image is also a {other} image"
                 logger.warning(
                     "%s (first: %s = %s); resnet-data lists them", subject, shared.first, shared.twin
                 )  # fmt: skip

@@ -73,7 +73,7 @@ class PreparedRun:
         start: Where the state came from.
         initialisation: Lines about an initialisation from training images.
         paths: Present locations, by key, of files that are not where the config says.
-        leaks: Warns about validation and test images that are also training images.
+        leaks: Warns about images that two splits share.
         budget: The time budget, if there is one.
         teacher: Description of the network that the run learns from, if there is one.
         initialisation_seconds: How long the initialisation from training images took.

@@ -38,6 +38,7 @@ from resnet_cli.session.resume_warnings import (
 from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
 from resnet_cli.session.score_records import record_label_scores, record_scores, record_views
+from resnet_cli.session.seen_images import warn_of_seen_images
 from resnet_cli.session.start_log import further_warnings, log_summary
 from resnet_cli.session.stored_code import stored_modules_in_use
 from resnet_cli.session.test_set import score_test_set
@@ -98,6 +99,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     for line in (*started, *warnings, *rising_rate_warnings(before, trainer), *further, *without_effect):
         logger.info("%s", line)
     prepared.leaks.log_known()
+    warn_of_seen_images(run, prepared.loaders, is_resumed=prepared.start.file is not None)
     for module, folder in stored_modules_in_use(prepared.config.stored()).items():
         logger.info("code    %s is taken from %s", module, folder)
     write_samples(run, prepared.loaders, prepared.config.name)

@@ -13,7 +13,7 @@ from resnet_cli.commands.eval import run
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation import label_report, out_of_fold
 from resnet_cli.session.trained import TrainedRun
-from tests.support.runs import tiny
+from tests.support.runs import record_of, tiny
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,47 @@ def test_figures_of_epochs_that_were_chosen_on_the_same_images_are_said_to_be_op
         assert (found["checkpoints"], "optimistic" in found) == ([file, file], is_optimistic)
         assert ("so the figures are optimistic; --checkpoint last evaluates the last epochs" in err) == is_optimistic
     assert run(["sweep", "--label-errors", "--checkpoint", "last"]) == 0
+
+
+@pytest.fixture(scope="module")
+def tuned_folder(tmp_path_factory):
+    """A sweep over two folds whose runs start from one that was trained on most of their images, `base`."""
+    from resnet_cli.commands.train.main import run as train
+
+    place = tmp_path_factory.mktemp("tuned")
+    first = tiny("trainer.epochs=1", "hydra.run.dir=base")
+    folds = ["-m", *tiny("trainer.epochs=1", "init_from=base"), "data.folds=2", "data.fold=0,1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for arguments in (first, [*folds, "hydra.sweep.dir=sweep"]):
+            patch.setattr("sys.argv", ["resnet-train", *arguments])
+            assert train(arguments) == 0
+    return place
+
+
+def test_images_that_the_weights_had_learnt_before_the_sweep_are_not_called_unseen(
+    tuned_folder, tmp_path, monkeypatch, capsys, caplog
+):
+    place = shutil.copytree(tuned_folder, tmp_path / "tuned")
+    monkeypatch.chdir(place)
+    assert run(["sweep", "--out-of-fold", "--resamples", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "96 images, each by the runs that validate on it, 3 classes"
+    lines = [line for line in caplog.messages if ": init_from=base: that run was trained on " in line]
+    assert len(lines) == 2
+    assert all(line.endswith(" of the 48 validation images of this run, whose figures on them are optimistic")
+               for line in lines)  # fmt: skip
+    metrics = json.loads((place / "sweep/eval/out_of_fold/metrics.json").read_text())
+    counts = [entry["init_from"]["val"]["seen"] for entry in metrics["seen_images"].values()]
+    assert len(counts) == 2
+    assert sum(counts) == record_of(place / "base")["data"]["images"]["train"]
+    for path in place.glob("sweep/*/run.json"):  # as former versions wrote it
+        record = json.loads(path.read_text())
+        assert record.pop("seen_images")["init_from"]["val"]["seen"] in counts
+        path.write_text(json.dumps(record))
+    caplog.clear()
+    assert run(["sweep", "--label-errors"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "images   96, each by the runs that validate on it"
+    assert [line for line in caplog.messages if "init_from" in line] == lines
 
 
 def test_an_image_that_several_runs_left_out_counts_once(sweep, capsys):

@@ -87,6 +87,20 @@ def test_shared_images_are_counted_and_the_first_is_named_with_its_twin(files, t
     assert check.find("test") == SharedImages(2, str(tmp_path / "test3.png"), "train image 2")
 
 
+def test_test_images_that_are_also_validation_images_are_found():
+    pixels = images(9)
+    labels = torch.zeros(9, dtype=torch.int64)
+    samples = {
+        "train": Samples(DatasetSplit(pixels[:4], labels[:4])),
+        "val": Samples(DatasetSplit(pixels[4:8], labels[4:8]), torch.tensor([3, 1])),
+        "test": Samples(DatasetSplit(pixels[5:], labels[5:])),
+    }
+    check = LeakCheck(samples)
+    assert check.is_known("test", "val")
+    assert check.find("test", within="val") == SharedImages(2, "test image 0", "val image 1")
+    assert check.find("test") is None
+
+
 def test_images_that_are_held_out_are_compared_with_those_that_are_not():
     pixels = images(40)
     pixels[20:] = pixels[:20]

@@ -9,7 +9,7 @@ from PIL import Image
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.data import Augment, Dataset, DatasetSplit, make_loaders, synthetic
 from resnet_cli.data.selection import Samples
-from resnet_cli.session.data_checks import describe_rare_class, log_classes
+from resnet_cli.session.data_checks import LeakWarnings, describe_rare_class, log_classes
 from tests.support.runs import tiny
 
 
@@ -71,6 +71,25 @@ def test_a_test_image_that_is_a_training_image_is_said_in_one_line(train, tmp_pa
     assert len(lines) == 1
     assert "1 test image is also a training image" in lines[0]
     assert f"{twin.relative_to(tmp_path)} = photos/train/cat/new.png" in lines[0].replace(f"{tmp_path}/", "")
+
+
+def test_test_images_that_are_validation_images_are_warned_of_once(caplog):
+    pixels, labels = torch.arange(96, dtype=torch.uint8).view(6, 4, 4, 1), torch.arange(6) % 2
+    parts = {"train": slice(0, 2), "val": slice(2, 4), "test": slice(3, 6)}
+    samples = {name: Samples(DatasetSplit(pixels[part], labels[part])) for name, part in parts.items()}
+    warnings = LeakWarnings(SimpleNamespace(samples=samples))
+    warnings.log_known()
+    warnings.log_known()
+    assert caplog.messages == [
+        "1 test image is also a validation image (first: test image 0 = val image 1); resnet-data lists them"
+    ]
+    caplog.clear()
+    LeakWarnings(SimpleNamespace(samples={**samples, "val": samples["test"]})).log_known()
+    (line,) = caplog.messages
+    assert line.startswith("3 test images are also validation images (first: test image 0 = val image 0)")
+    caplog.clear()
+    LeakWarnings(SimpleNamespace(samples={name: samples[name] for name in ("train", "test")})).log_known()
+    assert caplog.messages == []
 
 
 def seeded(*parts):

@@ -4,7 +4,7 @@ import itertools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -123,6 +123,17 @@ class SingleEpochs(ABC):
     def warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
         """Compile what the next epochs need, before their clock starts."""
 
+    @contextmanager
+    def called(self, *, is_run: bool = False) -> Iterator[None]:
+        """Keep a call that trains from deciding, by this trainer's seed, what the caller draws after it.
+
+        Args:
+            is_run: The call belongs to a run, which leaves the caller's random state as it was.
+        """
+        is_run = is_run or self.ranks.size > 1
+        with nullcontext() if is_run else self.stepper.reseeded_for_caller():
+            yield
+
     def train_epoch(
         self,
         dl_train: Iterable[Batch],
@@ -151,6 +162,7 @@ class SingleEpochs(ABC):
         batches = EpochIterator(dl_train, limit=self.train_limit(max_batches), backend=self.backend)
         description = f"epoch {state.epoch + 1}"
         with (
+            self.called(),
             self.backend.switches(),
             Progress(description, batches=batches.num_batches, done=0, shown=verbose) as progress,
         ):
@@ -213,7 +225,7 @@ class SingleEpochs(ABC):
         """
         (checked,) = checked_batches([batch])
         self.state.in_single_steps = True
-        with self.backend.switches():
+        with self.called(), self.backend.switches():
             loss, correct = self.stepper.run_step(self.backend.to_device(checked))
         return BatchResult(loss.item(), int(correct.item()))
 

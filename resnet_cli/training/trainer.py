@@ -52,6 +52,7 @@ class ClassifierTrainer(SingleEpochs):
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps` or a device; None leaves the model where it is.
         schedule: Step (0-based, about to be taken) -> factor on every learning rate; None keeps them constant.
         seed: Makes dropout and the like a function of (seed, epoch, batch); None draws from the global random state.
+            What the caller draws afterwards does not depend on it.
         epochs: Number of epochs that `fit` trains for by default; 9.9 ends the tenth after nine tenths of its steps.
         precision: `auto` is bf16 on CUDA cards that support it, fp16 with a gradient scaler on older ones, and fp32
             elsewhere.
@@ -214,7 +215,7 @@ class ClassifierTrainer(SingleEpochs):
         dl_train, dl_test = overfit_loaders(dl_train, dl_test, self.overfit_batches)
         profiled = self.device if self.profile else None
         monitor = FitMonitor(state, saving, control, profiled_device=profiled, verbose=verbose)
-        with self.backend.switches(), monitor:
+        with self.called(is_run=saver is not None), self.backend.switches(), monitor:
             self.stepper.section = monitor.section
             train_limit = self.train_limit(max_batches)
             of_run = partial(EpochIterator, dl_train, limit=train_limit, epochs=length, backend=self.backend)

@@ -2,7 +2,9 @@
 
 import copy
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -237,6 +239,34 @@ def test_draws_from_any_global_generator_are_functions_of_seed_epoch_and_batch()
 
     with random_state_kept():
         assert_same(trained(1), trained(2))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda trainer, batches: trainer.fit(batches, None, num_epochs=1, verbose=False),
+        lambda trainer, batches: trainer.train_epoch(batches, verbose=False),
+        lambda trainer, batches: trainer.train_batch(batches[0]),
+    ],
+    ids=["fit", "train_epoch", "train_batch"],
+)
+def test_a_trainer_s_seed_does_not_decide_what_the_caller_draws_next(call):
+    batches = list(loader())
+
+    def drawn(seed, callers_seed):
+        seed_everywhere(callers_seed)
+        found = []
+        for _ in range(3):
+            call(make_trainer(DrawingNet((1, 4, 4), 3), seed=seed), batches)
+            found.append((torch.rand(()).item(), random.random(), np.random.rand()))
+        return found
+
+    with random_state_kept():
+        found = drawn(7, callers_seed=0)
+        assert [len(set(numbers)) for numbers in zip(*found, strict=True)] == [3, 3, 3]
+        assert drawn(7, callers_seed=0) == drawn(8, callers_seed=0) == found
+        others = drawn(7, callers_seed=1)
+        assert not any(a == b for pair in zip(found, others, strict=True) for a, b in zip(*pair, strict=True))
 
 
 class HalfMomentum(torch.optim.Optimizer):

@@ -183,6 +183,8 @@ class ClassifierTrainer(SingleEpochs):
     ) -> FitResult:
         """Train for `num_epochs` more epochs, or, if None, until the run has the constructor's number of epochs.
 
+        The model is left in training mode: call `model.eval()` before you predict with it.
+
         Args:
             dl_train: A loader of this package, or any iterable of (images, labels) that can be iterated repeatedly.
             dl_test: Validation batches of each epoch; None saves the last epoch instead of the best.

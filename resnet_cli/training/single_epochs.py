@@ -22,6 +22,7 @@ from resnet_cli.training.control import RunControl
 from resnet_cli.training.metrics import BatchResult, EpochResult, Scores
 from resnet_cli.training.progress import Progress
 from resnet_cli.training.rank_stepper import RankStepper
+from resnet_cli.training.shown_lines import lines_shown
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.tta import Tta
@@ -124,14 +125,15 @@ class SingleEpochs(ABC):
         """Compile what the next epochs need, before their clock starts."""
 
     @contextmanager
-    def called(self, *, is_run: bool = False) -> Iterator[None]:
-        """Keep a call that trains from deciding, by this trainer's seed, what the caller draws after it.
+    def called(self, *, is_run: bool = False, verbose: bool = False) -> Iterator[None]:
+        """Show the lines of a call that trains, and keep its seed from deciding what the caller draws after it.
 
         Args:
             is_run: The call belongs to a run, which leaves the caller's random state as it was.
+            verbose: Print the lines if logging is not configured.
         """
         is_run = is_run or self.ranks.size > 1
-        with nullcontext() if is_run else self.stepper.reseeded_for_caller():
+        with lines_shown(verbose=verbose), nullcontext() if is_run else self.stepper.reseeded_for_caller():
             yield
 
     def train_epoch(
@@ -162,7 +164,7 @@ class SingleEpochs(ABC):
         batches = EpochIterator(dl_train, limit=self.train_limit(max_batches), backend=self.backend)
         description = f"epoch {state.epoch + 1}"
         with (
-            self.called(),
+            self.called(verbose=verbose),
             self.backend.switches(),
             Progress(description, batches=batches.num_batches, done=0, shown=verbose) as progress,
         ):
@@ -189,7 +191,7 @@ class SingleEpochs(ABC):
         Args:
             dl_test: (images, labels) pairs, as for `train_epoch`.
             max_batches: Number of batches to evaluate; None evaluates all.
-            verbose: Log mean loss and accuracy.
+            verbose: Log mean loss and accuracy; if logging is not configured, print them.
 
         Returns:
             `EpochResult` with `losses`, one per batch, and `accuracy` in percent.
@@ -207,7 +209,8 @@ class SingleEpochs(ABC):
             count += len(batch[1])
         accuracy = 100.0 * correct / max(count, 1)
         if verbose and losses:
-            logger.info("test loss %.4f, accuracy %.2f %%", total_loss / count, accuracy)
+            with lines_shown(verbose=verbose):
+                logger.info("test loss %.4f, accuracy %.2f %%", total_loss / count, accuracy)
         return EpochResult(losses, accuracy)
 
     def train_batch(self, batch: Batch) -> BatchResult:

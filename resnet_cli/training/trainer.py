@@ -191,7 +191,7 @@ class ClassifierTrainer(SingleEpochs):
             num_epochs: Number of further epochs; None trains up to the constructor's number, counting a loaded state's.
             early_stopping: Overrides the constructor's; 0 does not stop early.
             max_batches: Overrides the constructor's.
-            verbose: Show a progress bar in each epoch and log a line after it.
+            verbose: Show a progress bar in each epoch and log a line after it; if logging is not configured, print it.
             saver: Saves state, best weights and metrics; None saves nothing.
             control: Ends the run from outside: stop signals and pruning.
 
@@ -217,7 +217,7 @@ class ClassifierTrainer(SingleEpochs):
         dl_train, dl_test = overfit_loaders(dl_train, dl_test, self.overfit_batches)
         profiled = self.device if self.profile else None
         monitor = FitMonitor(state, saving, control, profiled_device=profiled, verbose=verbose)
-        with self.called(is_run=saver is not None), self.backend.switches(), monitor:
+        with self.called(is_run=saver is not None, verbose=verbose), self.backend.switches(), monitor:
             self.stepper.section = monitor.section
             train_limit = self.train_limit(max_batches)
             of_run = partial(EpochIterator, dl_train, limit=train_limit, epochs=length, backend=self.backend)

@@ -145,8 +145,8 @@ class SingleEpochs(ABC):
         """Train for one epoch, or for its first `max_batches` batches.
 
         Args:
-            dl_train: (images float32 [B, C, H, W], labels int64 [B]) pairs; with several labels per image, [B, K] of 0
-                and 1.
+            dl_train: (images float32 [B, C, H, W], labels int64 [B]) pairs; with several labels per image, float32
+                [B, K] of 0 and 1.
             max_batches: Overrides the constructor's; None takes the constructor's.
             verbose: Show a progress bar.
 
@@ -217,7 +217,8 @@ class SingleEpochs(ABC):
         """Take one optimizer step on (images, labels).
 
         Args:
-            batch: Images float32 [B, C, H, W] and labels int64 [B], or [B, K] of 0 and 1 with several labels per image.
+            batch: Images float32 [B, C, H, W] and labels int64 [B], or float32 [B, K] of 0 and 1 with several labels
+                per image.
 
         Returns:
             `BatchResult` with `loss`, the mean over the batch, and `num_correct`.

@@ -83,9 +83,9 @@ class ClassifierTrainer(SingleEpochs):
         log_sharpness: Every this many epochs, record the largest eigenvalue of the Hessian of the training loss over
             the epoch's batches as `sharpness` in its row; None never does. It takes as long as several epochs.
         profile: Profile the first few steps, and write `profile/` in the run folder.
-        multi_label: Images have several labels, [B, K] of 0 and 1. Accuracy is subset accuracy: the share of images for
-            which every label is predicted correctly at a threshold of 0.5. Evaluations have mean average precision and
-            macro F1.
+        multi_label: Images have several labels, floats [B, K] of 0 and 1. Accuracy is subset accuracy: the share of
+            images for which every label is predicted correctly at a threshold of 0.5. Evaluations have mean average
+            precision and macro F1.
         lookahead: Settings of `averaging="lookahead"`.
         teacher: A trained network whose predictions the training loss includes.
         freezing: What is frozen and in which steps.

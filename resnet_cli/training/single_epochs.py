@@ -114,9 +114,13 @@ class SingleEpochs(ABC):
     def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None, tta: Tta = "none") -> Scores:
         """Return mean loss and accuracy."""
 
-    def drop_single_steps(self) -> None:
-        """Begin the current epoch anew after calls of `train_batch`, or of `train_epoch` that were interrupted."""
-        if self.state.in_single_steps:
+    def drop_unfinished_steps(self, dl_train: Iterable[Batch]) -> None:
+        """Begin the current epoch anew after calls of `train_batch`, or of `train_epoch` or `fit` if interrupted.
+
+        An interrupted `fit` is continued if the loader is one of this package, which can load the rest of the epoch.
+        Others may be another loader than before, or yield another order.
+        """
+        if self.state.in_single_steps or (self.state.in_steps and not callable(getattr(dl_train, "epoch", None))):
             self.state.start_epoch()
         self.state.in_single_steps = False
 
@@ -177,7 +181,7 @@ class SingleEpochs(ABC):
             accuracy = state.totals.compute().accuracy
             self.stepper.finish_epoch(batches.iterate(state.epoch))
         state.epoch += 1
-        self.drop_single_steps()
+        self.drop_unfinished_steps(dl_train)
         return EpochResult(torch.stack(losses).tolist() if losses else [], accuracy)
 
     def test_epoch(

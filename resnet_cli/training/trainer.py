@@ -183,7 +183,8 @@ class ClassifierTrainer(SingleEpochs):
     ) -> FitResult:
         """Train for `num_epochs` more epochs, or, if None, until the run has the constructor's number of epochs.
 
-        The model is left in training mode: call `model.eval()` before you predict with it.
+        The model is left in training mode: call `model.eval()` before you predict with it. If this call is interrupted
+        in the middle of an epoch, the next one begins this epoch anew, or continues it with a loader of this package.
 
         Args:
             dl_train: A loader of this package, or any iterable of (images, labels) that can be iterated repeatedly.
@@ -207,7 +208,7 @@ class ClassifierTrainer(SingleEpochs):
         """
         given = {"num_epochs": num_epochs, "early_stopping": early_stopping, "max_batches": max_batches}
         require_arguments(ClassifierTrainer.fit, **given)
-        self.drop_single_steps()
+        self.drop_unfinished_steps(dl_train)
         state, saving = self.state, SavePolicy(saver, self.checkpoint_every)
         first_row = 0 if num_epochs is None else len(state.rows)
         length = self.epochs if num_epochs is None else state.epoch + num_epochs
@@ -229,9 +230,11 @@ class ClassifierTrainer(SingleEpochs):
             while not state.is_over(last_epoch, patience, control.prune):
                 self.stepper.start_epoch(length, batches.num_batches)
                 monitor.start_epoch(last_epoch, batches.limit_of(state.epoch) or batches.num_batches)
+                state.in_steps = True
                 for batch in batches.iterate(state.epoch, start=state.batches):
                     self.stepper.run_step(batch)
                     monitor.after_step()
+                state.in_steps = False
                 train = monitor.finish_epoch()
                 require_finite_loss(state, train.loss)
                 with saving.saved_when_stopped(state):

@@ -197,8 +197,8 @@ class ClassifierTrainer(SingleEpochs):
             control: Ends the run from outside: stop signals and pruning.
 
         Returns:
-            `FitResult` with `num_epochs` and, for each epoch of this call, `train_loss`, `test_loss` (means) and
-            `train_acc`, `test_acc` (percent).
+            `FitResult` with `num_epochs` and, for each epoch, `train_loss`, `test_loss` (means), `train_acc` and
+            `test_acc` (percent): those of this call or, if `num_epochs` is None, all epochs of the run so far.
 
         Raises:
             DivergedError: the loss or a weight is not finite; that state is not saved.

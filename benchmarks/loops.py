@@ -58,7 +58,7 @@ def own_trainer(
     )
 
     def epoch() -> int:
-        trainer.fit(loaders.train, None, 1)
+        trainer.fit(loaders.train, None, 1, verbose=False)
         return count
 
     return epoch, trainer

@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> float:
     print(f"test accuracy {scores.accuracy:.2f} % on {scores.count} images")
 
     images_BCHW, labels_B = next(iter(loaders.test))
-    predicted_B = ArgMaxClassifier(model).classify(images_BCHW)
+    classifier = ArgMaxClassifier(model).eval()  # training leaves the model in training mode
+    with torch.no_grad():
+        predicted_B = classifier.classify(images_BCHW)
     names = loaders.class_names
     for label, predicted in zip(labels_B[:3].tolist(), predicted_B[:3].tolist(), strict=True):
         print(f"a {names[label]} was classified as {names[predicted]}")

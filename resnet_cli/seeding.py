@@ -79,6 +79,13 @@ def set_python_random_state(state: tuple[Any, Any]) -> None:
     np.random.set_state(numpy)
 
 
+def reseed_python(state: tuple[Any, Any]) -> None:
+    """Seed the global random generators of Python and NumPy by numbers that each draws in `python_random_state`'s."""
+    set_python_random_state(state)
+    random.seed(random.getrandbits(63))
+    np.random.seed(int(np.random.randint(2**32, dtype=np.uint64)))
+
+
 def seed_python(seed: int) -> None:
     """Seed the global random generators of Python and NumPy."""
     random.seed(seed)

@@ -9,7 +9,9 @@ import shutil
 import sys
 
 import pytest
+import torch
 
+from resnet_cli.models import ArgMaxClassifier
 from tests.support import tiers
 from tests.support.public_names import PUBLIC
 from tests.support.runs import record_of, rows_of
@@ -114,7 +116,6 @@ def test_resumed_run_with_every_own_part_ends_like_one_that_was_not_stopped(exam
 
 
 def test_quarter_turns_are_turns_of_the_same_images(examples):
-    torch = importlib.import_module("torch")
     augment = importlib.import_module("own_augmentation").QuarterTurns(share=0.5)
     images = torch.arange(64 * 9, dtype=torch.float32).view(64, 1, 3, 3)
     turned = augment.transform_pixels(
@@ -130,10 +131,18 @@ def test_quarter_turns_are_turns_of_the_same_images(examples):
     ("module", "arguments", "least"),
     tiers.mostly_slow([("train_in_python", [["--epochs", "2"]], 40), ("train_with_dataloader", [], 95)], every=2),
 )
-def test_program_trains(module, arguments, least, examples, capsys):
+def test_program_trains(module, arguments, least, examples, capsys, monkeypatch):
+    classify, modes = ArgMaxClassifier.classify, []
+
+    def recorded(net, images):
+        modes.append((net.training, torch.is_grad_enabled()))
+        return classify(net, images)
+
+    monkeypatch.setattr(ArgMaxClassifier, "classify", recorded)
     accuracy = importlib.import_module(module).main(*arguments)
     assert accuracy >= least
     assert "test accuracy" in capsys.readouterr().out
+    assert modes == [(False, False)] * (module == "train_in_python"), "in evaluation mode, without gradients"
 
 
 def test_examples_import_public_names_only(repository):

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 class ArgMaxClassifier(nn.Module):
     """Chooses the class with the highest score.
 
+    Like any `torch.nn.Module`, it predicts in the mode that it is in: call `eval()` before, and use `torch.no_grad()`.
+
     Args:
         model: Maps a batch of inputs `[B, ...]` to scores `[B, K]`.
     """

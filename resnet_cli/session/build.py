@@ -20,6 +20,7 @@ from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import Parameter, locate, signature
 from resnet_cli.data import Dataset, Loaders, make_loaders
+from resnet_cli.data.former_data import former_data_accepted
 from resnet_cli.data.group_checks import require_usable_groups
 from resnet_cli.data.partition import Partition, SplitOptions
 from resnet_cli.data.partition import partition as split_dataset
@@ -132,7 +133,8 @@ def loaders(
         require_usable_groups(built, options)
     if options.get("augment") is not None:
         options["augment"] = instantiate("data.augment", options["augment"], {})
-    made = make_loaders(built, device=device, seed=seed, **options)
+    with former_data_accepted():  # new runs have been checked above
+        made = make_loaders(built, device=device, seed=seed, **options)
     if augment_seed is not None:
         made.train.augment_seed = augment_seed
     return made

@@ -64,6 +64,11 @@ def require_trainable(batch: Batch) -> None:
             f"labels are {labels.dtype} of shape {list(labels.shape)}: classes are integers [B], for example "
             "labels.long(), and class probabilities have the shape [B, K]"
         )
+    if not labels.is_floating_point() and labels.ndim == 2 and (labels.dtype == torch.bool or labels.shape[1] > 1):
+        raise InputError(
+            f"labels are {labels.dtype} of shape {list(labels.shape)}: several labels per image are floats [B, K] of 0 "
+            "and 1, for example labels.float(), and classes have the shape [B]"
+        )
     if labels.dtype not in CLASS_TYPES and not labels.is_floating_point():
         raise InputError(f"labels are {labels.dtype}: classes are int64 [B], for example labels.long()")
     if not labels.is_floating_point() and labels.ndim != 1:

@@ -1,13 +1,15 @@
 """Devices and precisions: names from the config resolved on this machine, and seeding of a device's generator."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from resnet_cli.seeding import derive_seed, seed_python
+from resnet_cli.seeding import derive_seed, python_random_state, reseed_python, seed_python
 
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
@@ -126,6 +128,31 @@ def seed_device(device: torch.device, *parts: int | str, python: bool = False) -
     torch.default_generator.manual_seed(seed)
     if python:
         seed_python(seed)
+
+
+@contextmanager
+def reseeded_for_caller(device: torch.device, *, python: bool = False) -> Iterator[None]:
+    """On exit, seed the generators that `seed_device` seeds by the states that they had on entry.
+
+    What the caller draws next is then a function of what it has seeded and drawn itself, and not of seeds inside the
+    block. It differs after each block, as if the block had drawn from these generators. Inside, nothing changes.
+
+    Args:
+        device: As in `seed_device`.
+        python: As in `seed_device`.
+    """
+    states = [torch.default_generator.get_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.default_generators[device.index or 0].get_state())
+    elif device.type == "mps":
+        states.append(torch.mps.get_rng_state())
+    outside = python_random_state() if python else None
+    try:
+        yield
+    finally:
+        seed_device(device, "caller", *(state.numpy().tobytes().hex() for state in states))
+        if outside is not None:
+            reseed_python(outside)
 
 
 def draws_outside_torch(*parts: object) -> bool:

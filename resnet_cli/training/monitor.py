@@ -85,6 +85,7 @@ class FitMonitor:
         state.seconds += monotonic() - self._clock
         if signum := self.control.should_stop():
             self.saving.save(state)
+            state.in_steps = False  # the epoch is to be continued
             raise StoppedError(signum)
         self.saving.after_step(state)
         self._clock = monotonic()

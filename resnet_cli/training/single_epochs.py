@@ -4,7 +4,7 @@ import itertools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from resnet_cli.training.control import RunControl
 from resnet_cli.training.metrics import BatchResult, EpochResult, Scores
 from resnet_cli.training.progress import Progress
 from resnet_cli.training.rank_stepper import RankStepper
+from resnet_cli.training.shown_lines import lines_shown
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.tta import Tta
@@ -113,15 +114,31 @@ class SingleEpochs(ABC):
     def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None, tta: Tta = "none") -> Scores:
         """Return mean loss and accuracy."""
 
-    def drop_single_steps(self) -> None:
-        """Begin the current epoch anew after calls of `train_batch`, or of `train_epoch` that were interrupted."""
-        if self.state.in_single_steps:
+    def drop_unfinished_steps(self, dl_train: Iterable[Batch]) -> None:
+        """Begin the current epoch anew after calls of `train_batch`, or of `train_epoch` or `fit` if interrupted.
+
+        An interrupted `fit` is continued if the loader is one of this package, which can load the rest of the epoch.
+        Others may be another loader than before, or yield another order.
+        """
+        if self.state.in_single_steps or (self.state.in_steps and not callable(getattr(dl_train, "epoch", None))):
             self.state.start_epoch()
         self.state.in_single_steps = False
 
     @abstractmethod
     def warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
         """Compile what the next epochs need, before their clock starts."""
+
+    @contextmanager
+    def called(self, *, is_run: bool = False, verbose: bool = False) -> Iterator[None]:
+        """Show the lines of a call that trains, and keep its seed from deciding what the caller draws after it.
+
+        Args:
+            is_run: The call belongs to a run, which leaves the caller's random state as it was.
+            verbose: Print the lines if logging is not configured.
+        """
+        is_run = is_run or self.ranks.size > 1
+        with lines_shown(verbose=verbose), nullcontext() if is_run else self.stepper.reseeded_for_caller():
+            yield
 
     def train_epoch(
         self,
@@ -132,8 +149,8 @@ class SingleEpochs(ABC):
         """Train for one epoch, or for its first `max_batches` batches.
 
         Args:
-            dl_train: (images float32 [B, C, H, W], labels int64 [B]) pairs; with several labels per image, [B, K] of 0
-                and 1.
+            dl_train: (images float32 [B, C, H, W], labels int64 [B]) pairs; with several labels per image, float32
+                [B, K] of 0 and 1.
             max_batches: Overrides the constructor's; None takes the constructor's.
             verbose: Show a progress bar.
 
@@ -151,6 +168,7 @@ class SingleEpochs(ABC):
         batches = EpochIterator(dl_train, limit=self.train_limit(max_batches), backend=self.backend)
         description = f"epoch {state.epoch + 1}"
         with (
+            self.called(verbose=verbose),
             self.backend.switches(),
             Progress(description, batches=batches.num_batches, done=0, shown=verbose) as progress,
         ):
@@ -163,7 +181,7 @@ class SingleEpochs(ABC):
             accuracy = state.totals.compute().accuracy
             self.stepper.finish_epoch(batches.iterate(state.epoch))
         state.epoch += 1
-        self.drop_single_steps()
+        self.drop_unfinished_steps(dl_train)
         return EpochResult(torch.stack(losses).tolist() if losses else [], accuracy)
 
     def test_epoch(
@@ -177,7 +195,7 @@ class SingleEpochs(ABC):
         Args:
             dl_test: (images, labels) pairs, as for `train_epoch`.
             max_batches: Number of batches to evaluate; None evaluates all.
-            verbose: Log mean loss and accuracy.
+            verbose: Log mean loss and accuracy; if logging is not configured, print them.
 
         Returns:
             `EpochResult` with `losses`, one per batch, and `accuracy` in percent.
@@ -195,14 +213,16 @@ class SingleEpochs(ABC):
             count += len(batch[1])
         accuracy = 100.0 * correct / max(count, 1)
         if verbose and losses:
-            logger.info("test loss %.4f, accuracy %.2f %%", total_loss / count, accuracy)
+            with lines_shown(verbose=verbose):
+                logger.info("test loss %.4f, accuracy %.2f %%", total_loss / count, accuracy)
         return EpochResult(losses, accuracy)
 
     def train_batch(self, batch: Batch) -> BatchResult:
         """Take one optimizer step on (images, labels).
 
         Args:
-            batch: Images float32 [B, C, H, W] and labels int64 [B], or [B, K] of 0 and 1 with several labels per image.
+            batch: Images float32 [B, C, H, W] and labels int64 [B], or float32 [B, K] of 0 and 1 with several labels
+                per image.
 
         Returns:
             `BatchResult` with `loss`, the mean over the batch, and `num_correct`.
@@ -213,7 +233,7 @@ class SingleEpochs(ABC):
         """
         (checked,) = checked_batches([batch])
         self.state.in_single_steps = True
-        with self.backend.switches():
+        with self.called(), self.backend.switches():
             loss, correct = self.stepper.run_step(self.backend.to_device(checked))
         return BatchResult(loss.item(), int(correct.item()))
 

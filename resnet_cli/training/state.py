@@ -93,6 +93,7 @@ class TrainState:
     splits_evenly: bool = True  # see `split_batch`; runs begun by versions up to 0.2.0 keep their micro-batches
     is_save_due: bool = False  # a step has changed settings that a resumed run must take over
     in_single_steps: bool = False  # the current epoch has steps that belong to no epoch of `fit`
+    in_steps: bool = False  # `fit` has begun the steps of the current epoch here, and not finished or stopped them
     # Cache of `require_finite_gradients`, filled after the first forward pass of each epoch.
     modules_with_buffers: list[nn.Module] | None = field(init=False, default=None)
     _initial_loss: dict[str, Tensor] = field(init=False)
@@ -132,7 +133,7 @@ class TrainState:
         self.totals = Totals(self.totals.device)
         if self.gradients is not None:
             self.gradients.reset()
-        self.batches, self.seconds, self.modules_with_buffers = 0, 0.0, None
+        self.batches, self.seconds, self.modules_with_buffers, self.in_steps = 0, 0.0, None, False
 
     def finish_epoch(self, row: Row) -> None:
         """Append the row of the completed epoch, and start the next one."""
@@ -216,7 +217,7 @@ class TrainState:
         self.best_tracker = BestTracker(state["best"], state["stale"], self.best_tracker.select_by)
         self.rows[:] = state["rows"]
         self.splits_evenly = bool(state.get("splits_evenly", False))
-        self.in_single_steps = bool(state.get("in_single_steps", False))
+        self.in_single_steps, self.in_steps = bool(state.get("in_single_steps", False)), False
         for name, own in self.loss_tensors.items():
             stored = state.get("loss", {}).get(name)
             if stored is not None and stored.shape == own.shape:

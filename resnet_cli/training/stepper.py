@@ -1,6 +1,7 @@
 """Stepper: takes the training steps of a run and updates its state."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_format import name_label_error
 from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
-from resnet_cli.training.device import draws_outside_torch, seed_device
+from resnet_cli.training.device import draws_outside_torch, reseeded_for_caller, seed_device
 from resnet_cli.training.dynamo import parts_of
 from resnet_cli.training.finite_checks import require_finite_gradients, require_finite_loss
 from resnet_cli.training.profiling import Section, no_section
@@ -224,6 +225,12 @@ class Stepper:
         """Seed the random generators by the run's seed and `parts`, if it has one."""
         if self.seed is not None:
             seed_device(self.device, self.seed, *parts, python=self.draws_outside_torch)
+
+    def reseeded_for_caller(self) -> AbstractContextManager[None]:
+        """Return a context manager after whose block the caller's draws do not depend on the run's seed."""
+        if self.seed is None:
+            return nullcontext()
+        return reseeded_for_caller(self.device, python=self.draws_outside_torch)
 
     def _apply_freezing(self, step: int) -> bool:
         """Freeze what is frozen in a step, and unfreeze the rest. Return True if that changes anything."""

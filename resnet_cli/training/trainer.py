@@ -52,6 +52,7 @@ class ClassifierTrainer(SingleEpochs):
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps` or a device; None leaves the model where it is.
         schedule: Step (0-based, about to be taken) -> factor on every learning rate; None keeps them constant.
         seed: Makes dropout and the like a function of (seed, epoch, batch); None draws from the global random state.
+            What the caller draws afterwards does not depend on it.
         epochs: Number of epochs that `fit` trains for by default; 9.9 ends the tenth after nine tenths of its steps.
         precision: `auto` is bf16 on CUDA GPUs that support it, fp16 with a gradient scaler on older ones, and fp32
             elsewhere.
@@ -82,9 +83,9 @@ class ClassifierTrainer(SingleEpochs):
         log_sharpness: Every this many epochs, record the largest eigenvalue of the Hessian of the training loss over
             the epoch's batches as `sharpness` in its row; None never does. It takes as long as several epochs.
         profile: Profile the first few steps, and write `profile/` in the run folder.
-        multi_label: Images have several labels, [B, K] of 0 and 1. Accuracy is subset accuracy: the share of images for
-            which every label is predicted correctly at a threshold of 0.5. Evaluations have mean average precision and
-            macro F1.
+        multi_label: Images have several labels, floats [B, K] of 0 and 1. Accuracy is subset accuracy: the share of
+            images for which every label is predicted correctly at a threshold of 0.5. Evaluations have mean average
+            precision and macro F1.
         lookahead: Settings of `averaging="lookahead"`.
         teacher: A trained network whose predictions the training loss includes.
         freezing: What is frozen and in which steps.
@@ -182,19 +183,22 @@ class ClassifierTrainer(SingleEpochs):
     ) -> FitResult:
         """Train for `num_epochs` more epochs, or, if None, until the run has the constructor's number of epochs.
 
+        The model is left in training mode: call `model.eval()` before you predict with it. If this call is interrupted
+        in the middle of an epoch, the next one begins this epoch anew, or continues it with a loader of this package.
+
         Args:
             dl_train: A loader of this package, or any iterable of (images, labels) that can be iterated repeatedly.
             dl_test: Validation batches of each epoch; None saves the last epoch instead of the best.
             num_epochs: Number of further epochs; None trains up to the constructor's number, counting a loaded state's.
             early_stopping: Overrides the constructor's; 0 does not stop early.
             max_batches: Overrides the constructor's.
-            verbose: Show a progress bar in each epoch and log a line after it.
+            verbose: Show a progress bar in each epoch and log a line after it; if logging is not configured, print it.
             saver: Saves state, best weights and metrics; None saves nothing.
             control: Ends the run from outside: stop signals and pruning.
 
         Returns:
-            `FitResult` with `num_epochs` and, for each epoch of this call, `train_loss`, `test_loss` (means) and
-            `train_acc`, `test_acc` (percent).
+            `FitResult` with `num_epochs` and, for each epoch, `train_loss`, `test_loss` (means), `train_acc` and
+            `test_acc` (percent): those of this call or, if `num_epochs` is None, all epochs of the run so far.
 
         Raises:
             DivergedError: the loss or a weight is not finite; that state is not saved.
@@ -204,7 +208,7 @@ class ClassifierTrainer(SingleEpochs):
         """
         given = {"num_epochs": num_epochs, "early_stopping": early_stopping, "max_batches": max_batches}
         require_arguments(ClassifierTrainer.fit, **given)
-        self.drop_single_steps()
+        self.drop_unfinished_steps(dl_train)
         state, saving = self.state, SavePolicy(saver, self.checkpoint_every)
         first_row = 0 if num_epochs is None else len(state.rows)
         length = self.epochs if num_epochs is None else state.epoch + num_epochs
@@ -214,7 +218,7 @@ class ClassifierTrainer(SingleEpochs):
         dl_train, dl_test = overfit_loaders(dl_train, dl_test, self.overfit_batches)
         profiled = self.device if self.profile else None
         monitor = FitMonitor(state, saving, control, profiled_device=profiled, verbose=verbose)
-        with self.backend.switches(), monitor:
+        with self.called(is_run=saver is not None, verbose=verbose), self.backend.switches(), monitor:
             self.stepper.section = monitor.section
             train_limit = self.train_limit(max_batches)
             of_run = partial(EpochIterator, dl_train, limit=train_limit, epochs=length, backend=self.backend)
@@ -226,9 +230,11 @@ class ClassifierTrainer(SingleEpochs):
             while not state.is_over(last_epoch, patience, control.prune):
                 self.stepper.start_epoch(length, batches.num_batches)
                 monitor.start_epoch(last_epoch, batches.limit_of(state.epoch) or batches.num_batches)
+                state.in_steps = True
                 for batch in batches.iterate(state.epoch, start=state.batches):
                     self.stepper.run_step(batch)
                     monitor.after_step()
+                state.in_steps = False
                 train = monitor.finish_epoch()
                 require_finite_loss(state, train.loss)
                 with saving.saved_when_stopped(state):

@@ -45,6 +45,11 @@ def test_a_run_is_resumed(tmp_path):
     longer = resnet_cli.train([f"resume={run.path}", "trainer.epochs=3"])
     assert longer.path == run.path
     assert len(longer.rows) == 3
+    record = record_of(tmp_path / "d")
+    for path in (run.path, f"{run.path}/checkpoints/last.pt"):  # the command takes no path either
+        with pytest.raises(InputError, match=rf"^train: {path}: takes settings only; resume=d continues this run$"):
+            resnet_cli.train([path, "trainer.epochs=4"])
+    assert record_of(tmp_path / "d") == record
 
 
 def test_the_random_state_of_the_caller_is_kept():

@@ -116,6 +116,20 @@ def test_what_earlier_versions_trained_on_is_refused_in_new_runs_only(changes, p
     assert caught.value.problems == (problem,)
 
 
+@pytest.mark.parametrize(("images", "mean", "problem"), [
+    (GOOD.train.images / 255, 0.5, "set: train split: images are float32; must be uint8"),
+    (GOOD.train.images.short(), 0.5, "set: train split: images are int16; must be uint8"),
+    (GOOD.train.images, 127.0, "data.mean=[127,127,127]: each must be from 0 to 1, the scale of the images; divide by "
+     "255"),
+])  # fmt: skip
+def test_loaders_from_python_refuse_what_new_runs_refuse(images, mean, problem):
+    train = dataclasses.replace(GOOD.train, images=images)
+    data = dataclasses.replace(GOOD, train=train, mean=[mean] * 3, std=[0.2] * 3)
+    with pytest.raises(InputError) as caught:
+        make_loaders(data, device="cpu", seed=0)
+    assert caught.value.problems == (problem,)
+
+
 @pytest.mark.parametrize("options", [{}, {"classes": ["a", "b"]}, {"train_size": 2}])
 def test_wrong_types_are_refused_before_options_use_the_values(options):
     split = DatasetSplit(GOOD.train.images.numpy(), GOOD.train.labels.tolist())

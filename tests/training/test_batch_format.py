@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
 from resnet_cli.errors import InputError
 from resnet_cli.training.batch_format import to_batch
 from tests.support.trainers import blobs, loader, make_trainer, net
 
+SEVERAL = r"several labels per image are floats \[B, K\] of 0 and 1, for example labels.float\(\), and classes have"
 IMAGES, LABELS = torch.randn(6, 1, 4, 4), torch.arange(6) % 3
 
 
@@ -44,6 +46,10 @@ def test_usual_forms_of_a_pair_train_alike(batch):
         ((IMAGES, LABELS[:, None]), r"labels are classes of shape \[6, 1\]: they must have shape \[B\]"),
         ((IMAGES, LABELS.int()), r"labels are torch.int32: classes are int64 \[B\]"),
         ((IMAGES, LABELS > 0), r"labels are torch.bool: classes are int64"),
+        ((IMAGES, one_hot(LABELS, 3)), rf"labels are torch.int64 of shape \[6, 3\]: {SEVERAL}"),
+        ((IMAGES, one_hot(LABELS, 3).int()), rf"labels are torch.int32 of shape \[6, 3\]: {SEVERAL}"),
+        ((IMAGES, one_hot(LABELS, 3).bool()), rf"labels are torch.bool of shape \[6, 3\]: {SEVERAL}"),
+        ((IMAGES, LABELS[:, None] > 0), rf"labels are torch.bool of shape \[6, 1\]: {SEVERAL}"),
         ((IMAGES[:0], LABELS[:0]), "this one has no images"),
         ((IMAGES, LABELS[:5]), "a batch has 6 images and 5 labels"),
         ((IMAGES, LABELS + 5), "labels go from 5 to 7: .*out of bounds"),
@@ -61,7 +67,7 @@ def test_what_is_no_batch_is_said(batch, words):
 
 
 def test_class_probabilities_are_labels_too():
-    fit([(IMAGES, torch.nn.functional.one_hot(LABELS, 3).float())])
+    fit([(IMAGES, one_hot(LABELS, 3).float())])
 
 
 @pytest.mark.parametrize("empty", [[], iter(())])

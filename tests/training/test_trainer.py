@@ -2,13 +2,16 @@
 
 import copy
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from resnet_cli import ClassifierTrainer
+from resnet_cli.data import make_loaders, synthetic
 from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import DivergedError, InputError, StoppedError
 from resnet_cli.models import MLP, ArgMaxClassifier
@@ -237,6 +240,34 @@ def test_draws_from_any_global_generator_are_functions_of_seed_epoch_and_batch()
 
     with random_state_kept():
         assert_same(trained(1), trained(2))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda trainer, batches: trainer.fit(batches, None, num_epochs=1, verbose=False),
+        lambda trainer, batches: trainer.train_epoch(batches, verbose=False),
+        lambda trainer, batches: trainer.train_batch(batches[0]),
+    ],
+    ids=["fit", "train_epoch", "train_batch"],
+)
+def test_a_trainer_s_seed_does_not_decide_what_the_caller_draws_next(call):
+    batches = list(loader())
+
+    def drawn(seed, callers_seed):
+        seed_everywhere(callers_seed)
+        found = []
+        for _ in range(3):
+            call(make_trainer(DrawingNet((1, 4, 4), 3), seed=seed), batches)
+            found.append((torch.rand(()).item(), random.random(), np.random.rand()))
+        return found
+
+    with random_state_kept():
+        found = drawn(7, callers_seed=0)
+        assert [len(set(numbers)) for numbers in zip(*found, strict=True)] == [3, 3, 3]
+        assert drawn(7, callers_seed=0) == drawn(8, callers_seed=0) == found
+        others = drawn(7, callers_seed=1)
+        assert not any(a == b for pair in zip(found, others, strict=True) for a, b in zip(*pair, strict=True))
 
 
 class HalfMomentum(torch.optim.Optimizer):
@@ -705,6 +736,40 @@ def test_steps_on_single_batches_belong_to_no_epoch_of_fit():
     trainer.fit(batches, None, num_epochs=1, verbose=False)
     assert (batches.yielded, trainer.state.step) == (3, 4)
     assert trainer.state.rows[0]["epoch"] == 1
+
+
+def test_fit_after_an_interrupted_fit_begins_the_epoch_anew_with_any_loader():
+    class Interrupted:
+        def __iter__(self):
+            yield from list(loader())[:2]
+            raise KeyboardInterrupt
+
+    trainer = make_trainer(net())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(Interrupted(), None, num_epochs=1, verbose=False)
+    larger = loader(batch_size=96)  # has a single batch
+    expected = trainer.evaluate(larger)
+    result = trainer.fit(larger, None, num_epochs=1, verbose=False)
+    assert trainer.state.step == 2 + 1
+    assert result.train_loss == pytest.approx([expected.loss])
+    assert result.train_acc == pytest.approx([expected.accuracy])
+
+
+def test_fit_after_an_interrupted_fit_continues_the_epoch_of_a_loader_of_this_package():
+    calls = iter(range(1, 100))
+
+    def loss_fn(logits, labels):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return nn.functional.cross_entropy(logits, labels)
+
+    data = synthetic(count=96, test_count=8, image_size=8, classes=3)
+    own = make_loaders(data, device="cpu", seed=0, batch_size=32, val_fraction=0.0).train
+    trainer = make_trainer(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3)), loss_fn=loss_fn)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(own, None, num_epochs=1, verbose=False)
+    trainer.fit(own, None, num_epochs=1, verbose=False)
+    assert trainer.state.step == len(own) == 3
 
 
 def test_fit_after_an_interrupted_epoch_by_hand_takes_all_batches():

@@ -11,12 +11,12 @@ from resnet_cli.commands.train.planned import planned
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.files import expand_home
-from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.hydra_app.compose import compose_settings, is_run
 from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.hydra_app.overrides import require_fixed_folder
 from resnet_cli.hydra_app.single_run import require_single_run
 from resnet_cli.loggers import require_packages
-from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.seeding import random_state_kept
 from resnet_cli.session.context import RunContext
@@ -36,7 +36,8 @@ class Run:
 
     Args:
         path: Its folder.
-        record: What `run.json` holds: status, best epoch, test result, versions and more.
+        record: What `run.json` holds: status, best epoch, test result, versions and more. With `find`, which trains no
+            run, what `find_lr.json` or `find_batch_size.json` holds.
         rows: The metrics of each epoch, as in `metrics.jsonl`; `pandas.DataFrame(run.rows)` is a table of them.
     """
 
@@ -45,7 +46,10 @@ class Run:
     rows: list[dict[str, Any]]
 
     def load(self, **options: Any) -> "Classifier":
-        """Return the trained net as a classifier; the options are those of `resnet_cli.load_run`."""
+        """Return the trained net as a classifier; the options are those of `resnet_cli.load_run`.
+
+        With `find` there is no net to load.
+        """
         from resnet_cli.inference.classifier import load_run
 
         return load_run(self.path, **options)
@@ -91,6 +95,9 @@ def _train(overrides: Sequence[str], config_dir: str | PathLike[str] | None) -> 
     option = next((argument for argument in arguments if argument.startswith("-")), None)
     if option is not None:
         raise InputError(f"train: {option}: takes settings only; a sweep is a loop of calls, or resnet-train -m")
+    run = next(filter(is_run, arguments), None)
+    if run is not None and expand_home(run, "RUN").exists():  # `compose_settings` would take it as the run to resume
+        raise InputError(f"train: {run}: takes settings only; resume={find_run(run).path} continues this run")
     options = [] if config_dir is None else ["--config-dir", config_dir]
     with planned([*options, *arguments]) as plans:
         composed = compose_settings(arguments, config_dir=config_dir)

@@ -13,6 +13,7 @@ from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, NotEmpty, PathText
 from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
 from resnet_cli.data.fingerprint import Fingerprint, fingerprint_split
+from resnet_cli.data.former_data import is_former_data_accepted
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.label_sets import count_classes
 from resnet_cli.data.loading.augment import Augment
@@ -158,6 +159,8 @@ def make_loaders(
     options = SplitOptions(
         val_fraction, train_size, split_seed, folds, fold, group, splits, classes, merge, label_noise
     )
+    if not is_former_data_accepted():
+        dataset.validate_new()
     parts = partition(dataset, options)
     dataset, train_indices = parts.dataset, parts.train_indices
     if augment is not None:

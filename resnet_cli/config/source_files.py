@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
+
+# Specs of imported modules by their ids: as long as they are kept, no spec of a reloaded module gets an id of theirs.
+_SPECS: dict[int, ModuleSpec | None] = {}
 
 
 def search_working_folder() -> None:
@@ -89,10 +93,25 @@ def _find_spec(name: str) -> ModuleSpec | None:
 
 def import_of(name: str) -> int:
     """Return a number that changes when the module that a dotted name begins with is imported or reloaded."""
+    spec = getattr(_imported(name), "__spec__", None)
+    _SPECS[id(spec)] = spec
+    return id(spec)
+
+
+def is_defined_interactively(name: str) -> bool:
+    """Return whether a dotted name begins with a module that no import made, such as `__main__` of a notebook.
+
+    What it contains can be defined anew at any time.
+    """
+    module = _imported(name)
+    return name.partition(".")[0] == "__main__" or (module is not None and getattr(module, "__spec__", None) is None)
+
+
+def _imported(name: str) -> ModuleType | None:
+    """Return the module that a dotted name begins with, if it is imported."""
     parts = name.split(".")
     prefixes = (".".join(parts[:cut]) for cut in range(len(parts), 0, -1))
-    module = next((sys.modules[prefix] for prefix in prefixes if prefix in sys.modules), None)
-    return id(getattr(module, "__spec__", None))
+    return next((sys.modules[prefix] for prefix in prefixes if prefix in sys.modules), None)
 
 
 def module_source(name: str) -> Module | None:

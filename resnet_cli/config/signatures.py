@@ -26,6 +26,7 @@ from resnet_cli.config.source_files import (
     is_defined_interactively,
     module_source,
     search_for,
+    untrusted_folder,
 )
 
 __all__ = ["NotFoundError", "Opaque", "Parameter", "Signature", "locate", "signature"]
@@ -221,7 +222,9 @@ def locate(target: str) -> Any:
                 raise NotFoundError(f"{'.'.join(parts[:i])} has no {part!r}", dir(found))
             found = getattr(found, part)
         return found
-    raise NotFoundError(f"there is no module named {parts[0]!r}")
+    folder = untrusted_folder(parts[0])
+    remedy = f"; trust=true imports it from {folder}" if folder is not None else ""
+    raise NotFoundError(f"there is no module named {parts[0]!r}{remedy}")
 
 
 def _inspect_imported(target: str) -> Signature:

@@ -1,13 +1,41 @@
 """Convert config values to what a callable expects: Enum members, paths and floats; others stay as YAML has them."""
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from resnet_cli.config.enums import find_member
-from resnet_cli.config.values import is_valid
+from resnet_cli.config.values import is_valid, nodes_inside
+
+Build = Callable[[str, Mapping[str, Any]], Any]
+
+
+def build_argument(key: str, value: Any, annotation: Any, build: Build) -> Any:
+    """Return the argument that a config value stands for.
+
+    Args:
+        key: Its full key.
+        value: Plain data that is valid for `annotation`.
+        annotation: The type of the parameter.
+        build: Returns the object for a node, by its full key and itself.
+
+    Returns:
+        The value with objects in place of its nodes; without any, the value as `convert` returns it.
+    """
+    nodes = dict(nodes_inside(key, value, annotation))
+    return _with_objects(key, value, nodes, build) if nodes else convert(value, annotation)
+
+
+def _with_objects(key: str, value: Any, nodes: Mapping[str, Mapping[str, Any]], build: Build) -> Any:
+    if key in nodes and nodes[key] is value:
+        return build(key, value)
+    if isinstance(value, Mapping):
+        return {name: _with_objects(f"{key}.{name}", item, nodes, build) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_objects(f"{key}[{index}]", item, nodes, build) for index, item in enumerate(value)]
+    return value
 
 
 def convert(value: Any, annotation: Any) -> Any:

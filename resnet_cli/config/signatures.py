@@ -18,7 +18,16 @@ from typing import Annotated, Any
 from resnet_cli.config import ranges
 from resnet_cli.config.annotation_text import UnknownAnnotationError, from_text
 from resnet_cli.config.annotations import Opaque, from_object, is_known, plain_default, type_of_default
-from resnet_cli.config.source_files import Module, definition, forget_sources, import_of, module_source, search_for
+from resnet_cli.config.source_files import (
+    Module,
+    definition,
+    forget_sources,
+    import_of,
+    is_defined_interactively,
+    module_source,
+    search_for,
+    untrusted_folder,
+)
 
 __all__ = ["NotFoundError", "Opaque", "Parameter", "Signature", "locate", "signature"]
 
@@ -61,6 +70,8 @@ def signature(target: str) -> Signature:
     Raises:
         NotFoundError: there is no such module or no such name in it.
     """
+    if is_defined_interactively(target):
+        return _inspect_imported(target)
     return _signature(target, import_of(target))
 
 
@@ -211,7 +222,9 @@ def locate(target: str) -> Any:
                 raise NotFoundError(f"{'.'.join(parts[:i])} has no {part!r}", dir(found))
             found = getattr(found, part)
         return found
-    raise NotFoundError(f"there is no module named {parts[0]!r}")
+    folder = untrusted_folder(parts[0])
+    remedy = f"; trust=true imports it from {folder}" if folder is not None else ""
+    raise NotFoundError(f"there is no module named {parts[0]!r}{remedy}")
 
 
 def _inspect_imported(target: str) -> Signature:

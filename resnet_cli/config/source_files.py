@@ -4,16 +4,62 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
+
+# Specs of imported modules by their ids: as long as they are kept, no spec of a reloaded module gets an id of theirs.
+_SPECS: dict[int, ModuleSpec | None] = {}
+
+_untrusted_folders: ContextVar[tuple[Path, ...]] = ContextVar("untrusted_folders", default=())
 
 
 def search_working_folder() -> None:
     """Let modules in the working folder be imported; it is searched last, so that it shadows nothing."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+
+
+@contextmanager
+def modules_in(folders: Sequence[Path], *, trusted: bool) -> Iterator[None]:
+    """Let modules be imported from folders inside this block, after the places that Python searches.
+
+    Args:
+        folders: The folders.
+        trusted: False imports nothing from them; `untrusted_folder` then names the one that has a module.
+    """
+    if not trusted:
+        token = _untrusted_folders.set(tuple(folders))
+        try:
+            yield
+        finally:
+            _untrusted_folders.reset(token)
+        return
+    added = search_folders(folders)
+    try:
+        yield
+    finally:
+        sys.path[:] = [path for path in sys.path if path not in added]
+
+
+def search_folders(folders: Sequence[Path]) -> list[str]:
+    """Let modules be imported from folders, which are searched last; return those that were not searched before."""
+    added = [str(folder) for folder in folders if str(folder) not in sys.path]
+    if added:
+        sys.path += added
+        importlib.invalidate_caches()
+        forget_sources()
+    return added
+
+
+def untrusted_folder(module: str) -> Path | None:
+    """Return the first folder with a module of those that `modules_in` does not trust; None if there is none."""
+    folders = _untrusted_folders.get()
+    return next((folder for folder in folders if PathFinder.find_spec(module, [str(folder)]) is not None), None)
 
 
 def search_for(target: str) -> None:
@@ -89,10 +135,25 @@ def _find_spec(name: str) -> ModuleSpec | None:
 
 def import_of(name: str) -> int:
     """Return a number that changes when the module that a dotted name begins with is imported or reloaded."""
+    spec = getattr(_imported(name), "__spec__", None)
+    _SPECS[id(spec)] = spec
+    return id(spec)
+
+
+def is_defined_interactively(name: str) -> bool:
+    """Return whether a dotted name begins with a module that no import made, such as `__main__` of a notebook.
+
+    What it contains can be defined anew at any time.
+    """
+    module = _imported(name)
+    return name.partition(".")[0] == "__main__" or (module is not None and getattr(module, "__spec__", None) is None)
+
+
+def _imported(name: str) -> ModuleType | None:
+    """Return the module that a dotted name begins with, if it is imported."""
     parts = name.split(".")
     prefixes = (".".join(parts[:cut]) for cut in range(len(parts), 0, -1))
-    module = next((sys.modules[prefix] for prefix in prefixes if prefix in sys.modules), None)
-    return id(getattr(module, "__spec__", None))
+    return next((sys.modules[prefix] for prefix in prefixes if prefix in sys.modules), None)
 
 
 def module_source(name: str) -> Module | None:

@@ -15,7 +15,7 @@ from resnet_cli.config.groups import CONFIG_GROUPS, LOGGER, OWN_PARTS, ConfigGro
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
 from resnet_cli.config.suggestions import advice_on_key, nearest_name, nearest_names, options_with
-from resnet_cli.config.values import describe, format_value, is_valid, spellings
+from resnet_cli.config.values import describe, format_value, is_valid, nodes_inside, spellings
 from resnet_cli.errors import InputError
 
 Settings = dict[str, Any]
@@ -266,12 +266,9 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
         near = nearest_name(value, spellings(annotation)) if isinstance(value, str) else ""
         allowed = describe(annotation) + _advice_on_quotes(value, annotation)
         yield Problem(path, "not allowed", value, allowed=allowed, suggestion=near)
-    elif isinstance(value, Mapping) and "_target_" in value:
-        yield from _check_node(path, value, inner_node(path), known)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            if isinstance(item, Mapping) and "_target_" in item:
-                yield from _check_node(f"{path}[{index}]", item, inner_node(path), known)
+    else:
+        for key, node in nodes_inside(path, value, annotation):
+            yield from _check_node(key, node, inner_node(key), known)
 
 
 def _decoded(text: str) -> object:

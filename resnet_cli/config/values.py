@@ -4,7 +4,7 @@ import json
 import math
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -64,6 +64,44 @@ def is_valid(value: Any, annotation: Any) -> bool:
             not arguments or all(is_valid(item, arguments[1]) for item in value.values())
         )
     return isinstance(value, Mapping) and "_target_" in value  # a class of its own: built from a node
+
+
+def nodes_inside(key: str, value: object, annotation: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the nodes that are built for an argument, with their full keys.
+
+    They are the value itself and those in a list. If the annotation has a place for objects in a mapping or a list, as
+    `Mapping[str, nn.Module]` has, they are those at any depth; else a mapping is plain data, whatever it contains.
+
+    Args:
+        key: The full key of the argument.
+        value: Plain data that is valid for `annotation`.
+        annotation: The type of the parameter.
+    """
+    return _nodes(key, value, is_deep=_contains_objects(annotation))
+
+
+def _nodes(key: str, value: object, *, is_deep: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    items: dict[str, object] = {}
+    if isinstance(value, Mapping) and "_target_" in value:
+        yield key, value
+    elif isinstance(value, Mapping) and is_deep:
+        items = {f"{key}.{name}": item for name, item in value.items()}
+    elif isinstance(value, list | tuple):
+        items = {f"{key}[{i}]": item for i, item in enumerate(value) if is_deep or isinstance(item, Mapping)}
+    for inner, item in items.items():
+        yield from _nodes(inner, item, is_deep=is_deep)
+
+
+def _contains_objects(annotation: Any) -> bool:
+    """Return whether an annotation is, or may be, a mapping or a list with objects at some depth."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType, Annotated):
+        return any(map(_contains_objects, arguments))
+    return origin in (dict, Mapping, list, tuple, Sequence) and any(map(_has_objects, arguments))
+
+
+def _has_objects(annotation: Any) -> bool:
+    return annotation is Opaque or any(map(_has_objects, get_args(annotation)))
 
 
 def _is_inside(value: Any, limit: Range) -> bool:

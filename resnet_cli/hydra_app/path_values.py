@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +19,8 @@ QUOTES = ('"', "'")
 TEXTS = ("name", "data.group")  # keys of texts that may have characters of Hydra's grammar
 TEXTS_OR_LISTS = ("trainer.freeze",)  # likewise, unless they begin like a list
 NESTED_REFERENCE = re.compile(r"\$\{[^,{}]*\$\{[^{}]*\}[^{}]*\}")  # Hydra takes it in quotes only
+GROUPS_OF_FILES = ("data", "logger")
+AMOUNT = re.compile(r"(?!val_|test_)\w+_(cache|path|shards)")  # keys of users' data sets and loggers: `data.use_cache`
 WORDS = ("", "null", "auto", "???")  # values of a path's key that are no paths
 
 
@@ -25,8 +28,9 @@ def quote_paths(overrides: Sequence[str], *, multirun: bool) -> list[str]:
     """Quote the paths among the values of overrides wherever Hydra would parse them as something else.
 
     A value in quotes, a reference `${...}` and, in a sweep, several values stay as they are. So does a value of a key
-    that is not known to take a path, unless Hydra cannot parse it and there is such a file or folder. A `name` or a
-    pattern that Hydra cannot parse, such as `été`, is quoted too, and so is `${oc.decode:${oc.env:NAME}}`.
+    that is not known to take a path, unless Hydra cannot parse it and there is such a file or folder; and a number or
+    a boolean of a key that may take one although its name is that of a path, as in `model.drop_path=0.1`. A `name` or
+    a pattern that Hydra cannot parse, such as `été`, is quoted too, and so is `${oc.decode:${oc.env:NAME}}`.
 
     Args:
         overrides: `key=value`, as typed.
@@ -52,7 +56,7 @@ def _quote_path(override: str, *, multirun: bool) -> str:
     )
     if not is_path_key(name) and not is_text:
         return override
-    if _is_read_as_meant(value, parsed):
+    if _is_read_as_meant(value, parsed) or _is_amount(name, value, parsed):
         return override
     is_list = value.startswith("[") and value.endswith("]") and not {"{", "[", "*", "?"}.isdisjoint(value[1:])
     if parsed is None and is_list and not _exists(value):
@@ -89,6 +93,17 @@ def _is_read_as_meant(value: str, parsed: Any) -> bool:
         return "${" in value or _is_plain_text(value)
     is_marked = value.startswith((*QUOTES, "[", "{")) or "\\" in value or "${" in value
     return is_marked and not _exists(value)
+
+
+def _is_amount(name: str, value: str, parsed: Any) -> bool:
+    """Return whether a value is a number, a boolean or null, or several, of a user's class: not the name of a file."""
+    group, dot, key = name.partition(".")
+    is_path = not dot or group == "hydra" or (group in GROUPS_OF_FILES and not AMOUNT.fullmatch(key.rpartition(".")[2]))
+    if is_path or parsed is None or _exists(value):
+        return False
+    read = parsed.value()
+    items = read.list if isinstance(read, ChoiceSweep) else [read]
+    return all(isinstance(item, int | float | RangeSweep | IntervalSweep | None) for item in items)
 
 
 def _is_plain_text(value: str) -> bool:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnet_cli.config.conversion import convert
+from resnet_cli.config.conversion import build_argument
 from resnet_cli.config.counts import counted
 from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.run_config import Node
-from resnet_cli.config.signatures import Parameter, locate, signature
+from resnet_cli.config.signatures import Signature, locate, signature
 from resnet_cli.data import Dataset, Loaders, make_loaders
 from resnet_cli.data.former_data import former_data_accepted
 from resnet_cli.data.group_checks import require_usable_groups
@@ -56,8 +56,9 @@ def instantiate(key: str, node: Node, provided: Mapping[str, Any]) -> Any:
     """
     target = node["_target_"]
     known = signature(target)
+    build_node = partial(instantiate, provided=provided)
     arguments = {
-        name: _build_argument(f"{key}.{name}", value, known.parameters.get(name), provided)
+        name: build_argument(f"{key}.{name}", value, _annotation(known, name), build_node)
         for name, value in node.items()
         if name != "_target_"
     }
@@ -80,13 +81,9 @@ def instantiate(key: str, node: Node, provided: Mapping[str, Any]) -> Any:
         raise InputError(f"{key}: {reason}") from error
 
 
-def _build_argument(key: str, value: Any, parameter: Parameter | None, provided: Mapping[str, Any]) -> Any:
-    """Instantiate a node, or the nodes of a list; convert any other value to the type of its parameter."""
-    if isinstance(value, Mapping) and "_target_" in value:
-        return instantiate(key, value, provided)
-    if isinstance(value, list | tuple) and any(isinstance(item, Mapping) and "_target_" in item for item in value):
-        return [_build_argument(f"{key}[{index}]", item, None, provided) for index, item in enumerate(value)]
-    return value if parameter is None else convert(value, parameter.annotation)
+def _annotation(known: Signature, name: str) -> Any:
+    """Return the annotation of a parameter; `Any` if it is one of those that an open signature does not name."""
+    return known.parameters[name].annotation if name in known.parameters else Any
 
 
 def get_argument(node: Node, name: str) -> Any:

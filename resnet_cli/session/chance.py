@@ -44,21 +44,25 @@ class ChanceCheck:
             self.balanced_chance = 100 * (1 / len(present) + DEVIATIONS * spread)
 
     def after_epoch(self, rows: Sequence[Row]) -> None:
-        """Log a warning the first time that the rows of metrics show validation at chance."""
-        if self._is_over or len(rows) < LEAST_EPOCHS:
+        """Log a warning the first time that the rows of metrics show validation at chance.
+
+        Epochs without validation, which a run has before it is resumed with validation images, do not count.
+        """
+        validated = [row for row in rows if row.get("val_accuracy") is not None]
+        if self._is_over or len(validated) < LEAST_EPOCHS:
             return
         is_late = sum(row["seconds"] for row in rows) >= SECONDS or 2 * len(rows) >= self.epochs
-        train, best = rows[-1]["train_accuracy"], max(row["val_accuracy"] for row in rows)
-        balanced = max(row.get("val_balanced_accuracy") or 0.0 for row in rows)
-        if self._is_better_than_chance(best, len(rows)) or balanced > self.balanced_chance:
+        train, best = rows[-1]["train_accuracy"], max(row["val_accuracy"] for row in validated)
+        balanced = max(row.get("val_balanced_accuracy") or 0.0 for row in validated)
+        if self._is_better_than_chance(best, len(validated)) or balanced > self.balanced_chance:
             self._is_over = True
         elif is_late and train >= self.chance + FITTED:
             self._is_over = True
-            if self._is_better_than_chance(train, len(rows)):  # else the images are too few to tell
+            if self._is_better_than_chance(train, len(validated)):  # else the images are too few to tell
                 self._warn(best, train)
-        elif self.is_new and len(rows) >= self.epochs and self._can_tell(len(rows)):
+        elif self.is_new and len(rows) >= self.epochs and self._can_tell(len(validated)):
             self._is_over = True
-            if self._is_better_than_chance(train, len(rows)):
+            if self._is_better_than_chance(train, len(validated)):
                 self._warn(best, train)
             else:
                 self._warn_nothing_learnt(best, train)

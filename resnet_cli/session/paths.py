@@ -35,11 +35,15 @@ class Origin:
         folders: Its working folder, and where that may be today; empty if it is the present one.
         given: Keys that the user has set now; their paths start from the present working folder.
         swept: For keys that a sweep gives several paths: the present location of each, by the path in a job's config.
+        modules: Where the user's own classes may be, if the working folder of a resumed sweep is another one.
+        trusts_modules: Whether they are imported from there.
     """
 
     folders: tuple[Path, ...] = ()
     given: tuple[str, ...] = ()
     swept: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    modules: tuple[Path, ...] = ()
+    trusts_modules: bool = False
 
 
 def named_paths(settings: Mapping[str, Any], folders: Sequence[Path] = (Path(),)) -> dict[str, str]:

@@ -115,7 +115,8 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
         subdir = original_names(_names(changed, once))  # it finds the folders of jobs that the user has named too
         replaced = override_keys([*once, *subdir])
         kept = [*(argument for argument in changed.arguments if _key(argument) not in replaced), *once]
-        origin = replace(_origin(stored, folder, others), swept=swept)
+        trusts = any(_key(override) == "trust" and _values(override) == ["True"] for override in once)
+        origin = replace(_origin(stored, folder, others), swept=swept, trusts_modules=trusts)
         arguments = [*_with_located_configs(kept, origin, is_known=bool(stored.folders)), *subdir]
         arguments.append(f"hydra.sweep.dir={quote_override(folder.as_posix())}")
         new = [argument for argument in changed.arguments if argument not in stored.arguments]
@@ -175,11 +176,17 @@ def _values(override: str) -> list[str]:
 
 
 def _origin(stored: SweepCommand, folder: Path, overrides: Sequence[str]) -> Origin:
-    """Return where the relative paths of a stored command start from; version 0.2.0 did not keep that."""
+    """Return where the relative paths of a stored command start from; version 0.2.0 did not keep that.
+
+    As with configs, modules of the user's own classes are those of the sweep's working folder, if that is another one.
+    """
     first, *others = stored.folders or (str(Path.cwd()),)
     parents = [] if stored.folders else folder.absolute().parents
     folders = (Path(first), *(folder.absolute() / other for other in others), *parents)
-    return Origin(folders, tuple(override_keys(overrides)))
+    places = dict.fromkeys(place.resolve() for place in folders) if stored.folders else {}
+    is_elsewhere = Path.cwd().resolve() not in places
+    modules = tuple(place for place in places if is_elsewhere and place.is_dir())
+    return Origin(folders, tuple(override_keys(overrides)), modules=modules)
 
 
 def _with_located_configs(arguments: Sequence[str], origin: Origin, *, is_known: bool) -> list[str]:

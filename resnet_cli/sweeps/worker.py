@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from time import monotonic
 
+from resnet_cli.config.source_files import search_folders
 from resnet_cli.hydra_app import compat
 from resnet_cli.session.context import Plans
 from resnet_cli.session.paths import Origin
@@ -53,6 +54,8 @@ class LauncherContext:
 def _unpickle(arguments: list[str], origin: Origin, plans: Plans, changed: frozenset[str]) -> LauncherContext:
     compat.silence_schema_warning()
     plans.write_options()
+    if origin.trusts_modules:
+        search_folders(origin.modules)
     return LauncherContext(StopSignals(), arguments, origin, plans, changed)
 
 

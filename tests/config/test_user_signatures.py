@@ -3,10 +3,12 @@
 import importlib
 import sys
 import textwrap
+import types
 
 import pytest
 
 from resnet_cli.config.signatures import Opaque, signature
+from resnet_cli.config.source_files import import_of
 from resnet_cli.config.values import is_valid
 
 WAYS = {
@@ -252,6 +254,27 @@ def test_sources_in_other_encodings_are_read(tmp_path, monkeypatch, head):
     (tmp_path / f"{name}.py").write_bytes(f"{head}def net(hidden: int = 3): ...\n".encode(encoding))
     monkeypatch.syspath_prepend(tmp_path)
     assert list(signature(f"{name}.net").parameters) == ["hidden"]
+
+
+def test_a_class_that_a_notebook_defines_anew_has_its_new_signature(monkeypatch):
+    notebook = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    for parameters in ("num_classes: int", "num_classes: int, depth: int = 2", "out_classes: int"):
+        exec(f"class Net:\n    def __init__(self, {parameters}) -> None: ...", vars(notebook))
+        names = [parameter.partition(":")[0] for parameter in parameters.split(", ")]
+        assert list(signature("__main__.Net").parameters) == names
+
+
+def test_each_import_of_a_module_has_a_number_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "numberednets.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("numberednets")
+    numbers = {import_of("numberednets.Net")}
+    for _ in range(5):
+        importlib.reload(module)
+        numbers.add(import_of("numberednets.Net"))
+    assert len(numbers) == 6
+    monkeypatch.delitem(sys.modules, "numberednets")
 
 
 def test_a_reloaded_module_has_the_signatures_of_its_new_text(tmp_path, monkeypatch):

@@ -59,6 +59,23 @@ def test_what_is_no_path_or_is_quoted_already_stays(override):
     assert quote_paths([override], multirun=False) == [override]
 
 
+@pytest.mark.parametrize("multirun", [False, True])
+@pytest.mark.parametrize(
+    "override",
+    ["model.drop_path=0.1", "++model.use_cache=false", "model.num_path=2", "optimizer.square_root=True",
+     "loss.root=1e-3", "model.drop_path=0.1,0.2", "model.drop_path=choice(0,0.2)", "model.drop_path=range(0,0.3,0.1)",
+     "model.drop_path=interval(0,0.3)", "model.drop_path=NULL", "data.num_shards=8", "data.use_cache=true"],
+)  # fmt: skip
+def test_a_number_of_a_users_class_stays_one_if_its_key_is_named_like_a_path(override, multirun):
+    assert quote_paths([override], multirun=multirun) == [override]
+
+
+@pytest.mark.parametrize("key", ["data.val_shards", "data.image_dir", "logger.own.file", "model.weights_file"])
+def test_a_number_that_is_the_name_of_a_file_is_text(key, tmp_path):
+    (tmp_path / "2024").touch()
+    assert read(f"{key}=2024") == "2024"
+
+
 def test_several_paths_that_exist_need_a_sweep(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -1,13 +1,15 @@
 """Config to objects: what the builder passes, and what it refuses."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import nn
 
+from resnet_cli.config.validation import check_part
 from resnet_cli.data import Dataset, DatasetSplit, synthetic
 from resnet_cli.data.origins import Origins
 from resnet_cli.errors import InputError
@@ -57,6 +59,20 @@ class Outer(nn.Module):
         return self.inner(images)
 
 
+class Branched(nn.Module):
+    """A model with models in a mapping and in a list in it, and with a mapping of plain data."""
+
+    def __init__(
+        self, branches: Mapping[str, nn.Module | Sequence[nn.Module]], plain: Mapping[str, Any], num_classes: int
+    ):
+        super().__init__()
+        self.first, [self.second] = branches["a"], branches["b"]
+        self.plain = plain
+
+    def forward(self, images):
+        return self.first(images)
+
+
 def of(cls, **arguments):
     return {"_target_": f"{__name__}.{cls.__name__}", **arguments}
 
@@ -73,6 +89,22 @@ def test_what_the_data_determine_is_passed_under_any_usual_name():
 
 def test_nodes_among_the_arguments_are_built():
     assert isinstance(make(of(Outer, inner=of(Fixed, classes=3))).inner, Fixed)
+
+
+def test_nodes_in_mappings_are_built_at_any_depth_where_the_annotation_has_objects():
+    plain = {"later": of(Fixed, classes=3)}
+    model = make(of(Branched, branches={"a": of(Fixed, classes=3), "b": [of(Fixed, classes=5)]}, plain=plain))
+    assert (model.first.head.out_features, model.second.head.out_features) == (3, 5)
+    assert model.plain == plain
+
+
+def test_nodes_in_mappings_are_checked_where_they_are_built():
+    wrong = of(Fixed, clases=3)
+    with pytest.raises(InputError) as caught:
+        check_part("model", of(Branched, branches={"a": wrong, "b": [wrong]}, plain={"later": wrong}))
+    assert [problem.key for problem in caught.value.details] == [
+        "model.branches.a.clases", "model.branches.b[0].clases",
+    ]  # fmt: skip
 
 
 def test_equal_seeds_draw_equal_weights():

@@ -88,6 +88,16 @@ def test_without_validation_images_nothing_is_said(caplog):
     assert not caplog.records
 
 
+def test_epochs_without_validation_do_not_count(check, caplog):
+    """A run may be resumed with validation images that it did not have."""
+    before = [row(40, None), row(60, None)]
+    for rows in (before, [*before, row(80, 35)], [*before, row(80, 35), row(80, 33)]):
+        check.after_epoch(rows)
+        assert not caplog.records
+    check.after_epoch([*before, row(80, 35), row(80, 33), row(80, 30)])
+    assert len(caplog.records) == 1
+
+
 def test_a_real_run_on_random_labels_says_it(train, tmp_path):
     torch.manual_seed(0)
     status, out, err = train(

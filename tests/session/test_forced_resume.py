@@ -101,6 +101,15 @@ def test_a_run_whose_validation_part_was_taken_away_ends_with_its_last_epoch(tra
     assert torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)["state"]["epoch"] == 4
 
 
+def test_a_run_gets_validation_images_that_it_did_not_have(train, tmp_path, start):
+    start("data.val_fraction=0", epochs=2)
+    status, _, err = train("resume=run", "trainer.epochs=4", "resume_force=true", "data.val_fraction=0.25")
+    assert (status, err) == (0, "")
+    assert [row["val_accuracy"] is None for row in rows_of(tmp_path / "run")] == [True, True, False, False]
+    record = record_of(tmp_path / "run")
+    assert (record["status"], record["best"]["epoch"] in (3, 4)) == ("finished", True)
+
+
 def test_a_best_epoch_of_other_validation_images_is_not_the_one_to_beat(train, tmp_path, start):
     start("trainer.early_stopping=1", epochs=2)
     last = tmp_path / "run/checkpoints/last.pt"

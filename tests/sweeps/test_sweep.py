@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from resnet_cli.config import signatures
 from resnet_cli.errors import InputError
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import StopSignals
@@ -528,3 +529,29 @@ def test_a_sweep_finds_the_users_configs_from_elsewhere(train, tmp_path, typed):
         option = ["--config-dir", str(tmp_path / "moved")]
         status, out, err = train("-m", sweep, *option, cwd=tmp_path / "elsewhere")
         assert (status, err, out.count("already finished")) == (0, "", 2)
+
+
+def test_a_sweep_finds_the_users_classes_from_elsewhere_if_it_is_trusted(train, tmp_path, monkeypatch):
+    def forget():
+        sys.modules.pop("swept_nets", None)
+        signatures.forget_signatures()
+        sys.path[:] = [path for path in sys.path if path != str(there)]
+
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    for folder in (there, elsewhere):
+        folder.mkdir()
+    (there / "swept_nets.py").write_text(NETS)
+    sweep = tiny("model._target_=swept_nets.Net", "trainer.epochs=1", "hydra.sweep.dir=s")
+    try:
+        assert train("-m", "seed=0,1", *sweep, cwd=there)[0] == 0
+        forget()
+        status, _, err = train("-m", f"resume={there / 's'}", cwd=elsewhere)
+        assert status == 2
+        remedy = f"trust=true imports it from {there.resolve()}"
+        assert f"model._target_: there is no module named 'swept_nets'; {remedy}" in err
+        status, out, err = train("-m", f"resume={there / 's'}", "trust=true", cwd=elsewhere)
+        assert (status, err, out.count("already finished")) == (0, "", 2)
+        assert str(there.resolve()) not in sys.path
+    finally:
+        forget()

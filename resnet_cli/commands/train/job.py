@@ -16,6 +16,7 @@ from resnet_cli.commands.train.planned import planned
 from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import select_by_of, selected_score
+from resnet_cli.config.source_files import modules_in
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, MachineError, StoppedError
 from resnet_cli.hydra_app import compat
@@ -64,8 +65,10 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     try:
         for command in list(resolve_commands(with_quoted_paths(arguments))):  # all are checked before the first trains
             launches.append(SweepLaunch(command, stop))
-            with planned(command.arguments, command.changed_keys) as plans, launches[-1]:
-                task = make_task(LauncherContext(stop, sys.argv[1:], command.origin, plans, command.changed_keys))
+            origin = command.origin
+            modules = modules_in(origin.modules, trusted=origin.trusts_modules)
+            with modules, planned(command.arguments, command.changed_keys) as plans, launches[-1]:
+                task = make_task(LauncherContext(stop, sys.argv[1:], origin, plans, command.changed_keys))
                 status = max(status, app.run(command.arguments, stop, task))
                 is_stopped = launches[-1].is_stopped  # read here: the launch removes the request at its end
             if is_stopped:  # by a signal, or by sweep.stop_on_failure

@@ -1,16 +1,17 @@
 """The search space: Hydra's sweep syntax as dimensions from which Optuna samples. Does not import Optuna."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
 
+from resnet_cli.config.selection import SelectBy, select_by_of
 from resnet_cli.errors import InputError
 
 
@@ -107,6 +108,26 @@ class Space:
         for key, dimension in self.dimensions.items():
             for value in dict.fromkeys(dimension.examples()[1:]):
                 yield [*self.fixed, *(f"{k}={v}" for k, v in {**first, key: value}.items())]
+
+    def fixed_value(self, key: str) -> Any:
+        """Return the value of a key that an override sets and that does not vary; None for other keys."""
+        override = self.overrides_by_key.get(key)
+        if override is None or self.varies(key):
+            return None
+        return OverridesParser.create().parse_override(override).value()
+
+    def varies(self, key: str) -> bool:
+        """Return whether a key has a dimension."""
+        return any(name.lstrip("+") == key for name in self.dimensions)
+
+    def select_by(self, settings: Mapping[str, Any]) -> str:
+        """Return the metric that the jobs are compared by.
+
+        Args:
+            settings: The composed config of the search, which lacks the overrides in `hydra.sweeper.params`.
+        """
+        fixed = self.fixed_value("trainer.select_by")
+        return str(fixed) if fixed in get_args(SelectBy) else select_by_of(settings)
 
 
 def parse_space(overrides: Sequence[str], loader: ConfigLoader) -> Space:

@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
-from resnet_cli.config.selection import select_by_of, selected_score
+from resnet_cli.config.selection import selected_score
 from resnet_cli.errors import InputError, JobFailedError
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.hydra_app.sweep_params import param_overrides
@@ -89,7 +89,7 @@ class OptunaSearch(Sweeper):
             try:
                 self._run_trials(study, space)
             finally:
-                launch.summary = study.format_summary(space, self.folder.path, select_by_of(self.config))
+                launch.summary = study.format_summary(space, self.folder.path, space.select_by(self.config))
             if study.count_trials("FAIL"):
                 raise JobFailedError(f"{study.count_trials('FAIL')} trials failed")
 

@@ -8,7 +8,6 @@ from omegaconf import DictConfig, OmegaConf
 from resnet_cli.config.selection import LOWER_IS_BETTER, select_by_of
 from resnet_cli.config.validation import check_options
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.hydra_config import is_serial, sweep_overrides
 from resnet_cli.sweeps.job_facts import known_overrides
@@ -37,10 +36,14 @@ def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
             "such as hydra/launcher=joblib"
         )
     space = parse_space(sweep_overrides(config), GlobalHydra.instance().config_loader())
-    if "verify_resume" in override_keys(list(space.overrides_by_key)):
+    verifies = config.get("verify_resume") or space.fixed_value("verify_resume") is True
+    if verifies or space.varies("verify_resume"):
         raise InputError("verify_resume: has no accuracy that a search could compare; verify a single run instead")
     is_new = not SweepDir(config.hydra.sweep.dir).record.exists()  # an earlier version accepted any minimum
-    _require_one_measure(options["direction"], select_by_of(config), list(space.overrides_by_key), is_new=is_new)
+    if space.varies("trainer.select_by"):
+        raise InputError("trainer.select_by: a search compares all its jobs by one metric; sweep it as a grid")
+    select_by = space.select_by(config) if is_new else select_by_of(config)
+    _require_direction(options["direction"], select_by, is_new=is_new)
     if options["storage"] is not None or (may_exist and default_storage_file(config.hydra).exists()):
         with open_study(config.hydra) as study:
             if study.count_started() and not SweepDir(config.hydra.sweep.dir).record.exists():
@@ -53,10 +56,14 @@ def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
     return list(space.examples())
 
 
-def _require_one_measure(direction: str, select_by: str, keys: list[str], *, is_new: bool) -> None:
-    """Raise an `InputError` unless all jobs are compared by one metric, in its direction if the search is new."""
-    if "trainer.select_by" in override_keys(keys):
-        raise InputError("trainer.select_by: a search compares all its jobs by one metric; sweep it as a grid")
+def _require_direction(direction: str, select_by: str, *, is_new: bool) -> None:
+    """Raise an `InputError` unless a search is for the better values of its metric.
+
+    Args:
+        direction: The direction of the search.
+        select_by: The metric that its jobs are compared by.
+        is_new: The sweep's folder does not exist yet.
+    """
     if direction == "maximize" and select_by in LOWER_IS_BETTER:
         raise InputError(
             f"hydra.sweeper.direction=maximize: lower is better for trainer.select_by={select_by}; "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from resnet_cli.config.selection import select_by_of
 from resnet_cli.config.stored import dump
 from resnet_cli.errors import DivergedError, PrunedError, StoppedError
 from resnet_cli.report import build_tables, read_runs
@@ -62,8 +63,11 @@ def stub(monkeypatch):
                     run.write_metrics(rows)
                     best = max(rows, key=lambda row: row["val_accuracy"])
                     run.update_record(
-                        best={"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "val_loss": 1.0}
-                    )
+                        best={
+                            "epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "val_loss": 1.0,
+                            "select_by": select_by_of(settings),
+                        }
+                    )  # fmt: skip
                 if pruned and len(rows) < epochs:
                     raise PrunedError("pruned")
             except PrunedError:
@@ -94,6 +98,8 @@ def by_lr(settings, epoch):
         (("hydra.sweeper.storage=nowhere",), "hydra.sweeper.storage: nowhere: "),
         (("verify_resume=true",), "verify_resume: "),
         (("hydra.sweeper.direction=minimize",), "higher is better for trainer.select_by=val_accuracy; "),
+        (("trainer.select_by=val_loss",), "lower is better for trainer.select_by=val_loss; "),
+        (("trainer.select_by=val_loss,val_accuracy",), "trainer.select_by: a search compares all its jobs by one"),
         (("model.residual=true,8",), "model.residual: 8 is not allowed"),
         (("trainer.epochs=range(0,4)",), "trainer.epochs: 0 is not allowed"),
         (("model.depht=8,14",), "model.depht: unknown key; did you mean model.depth?"),
@@ -107,6 +113,15 @@ def test_an_invalid_search_is_refused_before_anything_is_created(train, tmp_path
     assert all(line.startswith("error: ") for line in err.splitlines()), err
     assert calls == []
     assert not (tmp_path / "s").exists()
+
+
+def test_a_search_for_the_lowest_loss_takes_the_metric_as_the_user_types_it(train, tmp_path, stub):
+    stub(by_lr)
+    lowest = ("trainer.select_by=val_loss", "hydra.sweeper.direction=minimize", "verify_resume=false")
+    status, out, err = train(*SEARCH, *SPACE[:1], *lowest, f"{N}=1")
+    assert (status, err) == (0, "")
+    assert [value for _, value, _ in shown(tmp_path / "s")] == [1.0]
+    assert "best: loss 1.0000, optimizer.lr=" in out
 
 
 @pytest.mark.slow

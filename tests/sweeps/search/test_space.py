@@ -55,6 +55,21 @@ def test_the_space_of_overrides_is_their_grid():
 
 
 @pytest.mark.parametrize(
+    ("override", "varies", "select_by"),
+    [
+        ("++trainer.select_by=val_loss", False, "val_loss"),  # as in `hydra.sweeper.params`, which is not composed
+        ("trainer.select_by='val_loss'", False, "val_loss"),
+        ("++trainer.select_by=val_loss,val_accuracy", True, "val_map"),
+        ("trainer.epochs=7", False, "val_map"),
+    ],
+)
+def test_a_fixed_metric_of_a_search_is_what_its_jobs_are_compared_by(override, varies, select_by):
+    space = parse("++a=1,2", override)
+    assert space.varies("trainer.select_by") is varies
+    assert space.select_by({"trainer": {"select_by": "val_map"}}) == select_by
+
+
+@pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("model=interval(0,1)", "model=interval(0,1): a group takes a choice(a,b) of its options, not numbers"),

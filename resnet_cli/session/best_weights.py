@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from resnet_cli.config.former_names import with_present_names
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import selected_by
 from resnet_cli.config.split_names import SPLIT_NAMES
-from resnet_cli.config.stored import Difference, flat
+from resnet_cli.config.stored import Difference, default_values, flat
 from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.environment import collect_environment
@@ -53,7 +54,9 @@ def continues_as_before(before: Mapping[str, Any], config: RunConfig, changes: S
         config: The present ones.
         changes: Accepted differences.
     """
-    old, new = flat(before), flat(config.stored())
+    stored, given = with_present_names(before), config.stored()
+    defaults = default_values(stored, given)  # of keys that were added since the run was saved
+    old, new = (defaults | flat(settings) for settings in (stored, given))
     return not changes and all(old.get(key) == new.get(key) for key in KEYS_THAT_CHANGE_RESULTS)
 
 
@@ -63,7 +66,8 @@ def compare_best(trainer: ClassifierTrainer, run: RunDir, *, as_before: bool, ha
     The run ends with the weights in `best.pt`, so those of another epoch must not be taken for the best. A `best.pt`
     that is newer than the state was written just before a kill, or before the checkpoint that is damaged. If the epochs
     are repeated exactly, they write it again. If they may come out differently, none need be the best again: the epoch
-    in `best.pt` becomes the best one of the state.
+    in `best.pt` becomes the best one of the state, as does one between the best epoch and the state, which former
+    versions left there.
 
     Args:
         trainer: The trainer with the restored state.
@@ -100,7 +104,7 @@ def _compare(
     is_newer = stored_epoch > state.epoch
     if stored_epoch == best_epoch or (is_newer and as_before and _repeats_exactly(trainer, run)):
         return False, None
-    if state.best is not None and as_before and stored_epoch > best_epoch:
+    if state.best is not None and stored_epoch > best_epoch and (as_before or not is_newer):
         logger.info("%s; it is kept until an epoch is better, since epochs may not come out the same again", problem)
         return False, (_known_scores(stored_epoch, run, state), thresholds)
     if state.epoch == best_epoch and not state.batches:

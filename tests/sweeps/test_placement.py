@@ -138,6 +138,24 @@ def test_a_job_whose_images_have_moved_is_found_by_both_paths(here):
         assert resolve_job_folder(folder, SETTINGS, context).is_finished is is_same
 
 
+@pytest.mark.parametrize(
+    ("root", "is_same"),
+    [("{here}/../photos", True), ("link", True), ("/gone/photos", True), ("photos", False), ("../others", False)],
+)
+def test_a_job_is_found_however_the_place_of_its_images_is_spelt(here, root, is_same):
+    def settings(root):
+        return {**SETTINGS, "data": {"_target_": "resnet_cli.data.image_folder", "root": root}}
+
+    root = root.replace("{here}", str(here))
+    (here / "link").symlink_to(here.parent / "photos")
+    paths = {"data.root": {"value": "../photos", "absolute": "/gone/photos", "from_run": "../../../photos"}}
+    sweep, folder = SweepDir("s"), with_run(settings("../photos"), overrides=["data.root=../photos"], paths=paths)
+    sweep.add_command(SweepCommand(("-m",)), {"0": ["data.root=../photos"]})
+    placement = resolve_job_folder(folder, settings(root), JobContext(sweep.path, [f"data.root={root}"]))
+    assert (placement.is_finished, placement.run.path == folder) == (is_same, is_same)
+    assert [*placement.conflicts] == ([] if is_same else ["data.root"])
+
+
 def test_different_jobs_of_a_new_sweep_need_folders_of_their_own(train, tmp_path):
     folders = ["hydra.sweep.dir=s", "hydra.sweep.subdir=s${seed}"]
     status, _, err = train("-m", *tiny("trainer.test_tta=none,flip", "seed=0,1", *folders))

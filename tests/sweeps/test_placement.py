@@ -3,12 +3,14 @@
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from resnet_cli.config.stored import dump
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.paths import Origin
+from resnet_cli.sweeps import job_validation
 from resnet_cli.sweeps.folder import SweepCommand, SweepDir
 from resnet_cli.sweeps.job import SweepJob, finished_line
 from resnet_cli.sweeps.job_facts import JobContext
@@ -211,6 +213,18 @@ def test_a_job_keeps_the_steps_that_a_time_budget_has_chosen(here):
     assert resolve_job_folder(folder, given).is_finished
     with_run({**SETTINGS, "trainer": {**chosen, "epochs": 3}}, "s/1")
     assert resolve_job_folder(Path("s/1"), given).conflicting_folder == Path("s/1")
+
+
+def test_fewer_epochs_than_a_time_budget_has_chosen_start_no_job_anew(here, monkeypatch):
+    launch = SimpleNamespace(typed_keys={"trainer.epochs"}, changed_keys={"trainer.epochs"})
+    monkeypatch.setattr(job_validation, "active_launch", lambda: launch)
+    chosen = {"epochs": 10, "steps_per_epoch": 37, "time_budget": "10 min"}
+    folder = with_run({**SETTINGS, "trainer": chosen}, time_budget={"epochs": 10})
+    given = {**SETTINGS, "trainer": {"epochs": 5, "time_budget": None}}
+    placement = resolve_job_folder(folder, given)
+    assert placement.conflicting_folder == folder
+    line = "trainer.epochs=5: fewer epochs than the job has already"
+    assert job_validation._refused_change(placement, given) == line
 
 
 def test_a_job_with_a_budget_that_was_made_longer_by_itself_stays_as_long(here):

@@ -12,9 +12,9 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.paths import Origin
 from resnet_cli.sweeps import job_validation
 from resnet_cli.sweeps.folder import SweepCommand, SweepDir
-from resnet_cli.sweeps.job import SweepJob, finished_line
+from resnet_cli.sweeps.job import SweepJob, conflict_line, finished_line
 from resnet_cli.sweeps.job_facts import JobContext
-from resnet_cli.sweeps.placement import resolve_job_folder
+from resnet_cli.sweeps.placement import JobPlacement, resolve_job_folder
 from tests.support.runs import job, record_of, tiny
 
 SETTINGS = {"name": "a", "seed": 0, "trainer": {"epochs": 2}}
@@ -155,7 +155,19 @@ def test_a_job_is_found_however_the_place_of_its_images_is_spelt(here, root, is_
     sweep.add_command(SweepCommand(("-m",)), {"0": ["data.root=../photos"]})
     placement = resolve_job_folder(folder, settings(root), JobContext(sweep.path, [f"data.root={root}"]))
     assert (placement.is_finished, placement.run.path == folder) == (is_same, is_same)
-    assert [*placement.conflicts] == ([] if is_same else ["data.root"])
+    if not is_same:
+        assert conflict_line(placement, sweep.path) == (
+            f"data.root differs from that of s/0; starting a new job in {placement.run.path}; if the images have only "
+            "moved, use resnet-train -m resume=s data.root=PATH"
+        )
+
+
+def test_the_line_about_another_job_names_what_differs():
+    run = RunDir(Path("s/1"))
+    both = "init_from, teacher differ from those"
+    for conflicts, words in (((), "config differs from that"), (BOTH[::-1], both)):
+        placement = JobPlacement(run, {}, conflicting_folder=Path("s/0"), conflicts=conflicts)
+        assert conflict_line(placement, Path("s")) == f"{words} of s/0; starting a new job in s/1"
 
 
 def test_different_jobs_of_a_new_sweep_need_folders_of_their_own(train, tmp_path):

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from resnet_cli.config.former_names import with_present_names
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import selected_by
 from resnet_cli.config.split_names import SPLIT_NAMES
-from resnet_cli.config.stored import Difference, flat
-from resnet_cli.data import Loaders
+from resnet_cli.config.stored import Difference, default_values, flat
 from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.environment import collect_environment
@@ -34,18 +34,16 @@ KEYS_THAT_CHANGE_RESULTS = ("trainer.epochs", "trainer.device", "trainer.process
 NewBest = tuple[Row, Sequence[float] | None]  # the row of an epoch that is taken for the best, and its thresholds
 
 
-def keeps_best(trainer: ClassifierTrainer, loaders: Loaders, done: int, data_changes: Sequence[Difference]) -> bool:
-    """Return whether later epochs of a resumed run are compared with the best one so far, on the same images.
+def keeps_best(trainer: ClassifierTrainer, changes: Sequence[Difference], *, is_longer: bool) -> bool:
+    """Return whether the best epoch so far is kept: later epochs are validated on the same images, or none is left.
 
     Args:
-        trainer: The trainer.
-        loaders: The data.
-        done: Epochs in the checkpoint.
-        data_changes: Accepted differences from the data of the checkpoint.
+        trainer: The trainer with the restored state of a run with validation.
+        changes: Accepted differences from the config and the data of the checkpoint.
+        is_longer: The number of epochs has changed. Former ones without an improvement on other images do not end it.
     """
-    has_validation = loaders.val is not None or trainer.overfit_batches is not None
-    is_other = any(change.key == f"data, {SPLIT_NAMES['val']} split" for change in data_changes)
-    return has_validation and not (is_other and done < trainer.epochs)
+    is_other = any(change.key == f"data, {SPLIT_NAMES['val']} split" for change in changes)
+    return not is_other or trainer.state.is_done(trainer.epochs, None if is_longer else trainer.early_stopping)
 
 
 def continues_as_before(before: Mapping[str, Any], config: RunConfig, changes: Sequence[Difference]) -> bool:
@@ -56,36 +54,45 @@ def continues_as_before(before: Mapping[str, Any], config: RunConfig, changes: S
         config: The present ones.
         changes: Accepted differences.
     """
-    old, new = flat(before), flat(config.stored())
+    stored, given = with_present_names(before), config.stored()
+    defaults = default_values(stored, given)  # of keys that were added since the run was saved
+    old, new = (defaults | flat(settings) for settings in (stored, given))
     return not changes and all(old.get(key) == new.get(key) for key in KEYS_THAT_CHANGE_RESULTS)
 
 
-def compare_best(trainer: ClassifierTrainer, run: RunDir, *, as_before: bool) -> bool:
+def compare_best(trainer: ClassifierTrainer, run: RunDir, *, as_before: bool, has_validation: bool) -> bool:
     """Return True if `best.pt` lacks the best epoch's weights and must be saved again from the restored state.
 
     The run ends with the weights in `best.pt`, so those of another epoch must not be taken for the best. A `best.pt`
     that is newer than the state was written just before a kill, or before the checkpoint that is damaged. If the epochs
     are repeated exactly, they write it again. If they may come out differently, none need be the best again: the epoch
-    in `best.pt` becomes the best one of the state.
+    in `best.pt` becomes the best one of the state, as does one between the best epoch and the state, which former
+    versions left there.
 
     Args:
         trainer: The trainer with the restored state.
         run: The run folder, which the first rank reads.
         as_before: The config does not change the results of the epochs after the checkpoint.
+        has_validation: The best epoch is selected by validation.
 
     Raises:
         InputError: the weights of the best epoch are lost.
     """
-    is_lost, new_best = trainer.ranks.from_first(partial(_compare, trainer, run, as_before=as_before))
+    compare = partial(_compare, trainer, run, as_before=as_before, has_validation=has_validation)
+    is_lost, new_best = trainer.ranks.from_first(compare)
     if new_best is not None:
         trainer.state.best_tracker.take(*new_best)
     return is_lost
 
 
-def _compare(trainer: ClassifierTrainer, run: RunDir, *, as_before: bool) -> tuple[bool, NewBest | None]:
+def _compare(
+    trainer: ClassifierTrainer, run: RunDir, *, as_before: bool, has_validation: bool
+) -> tuple[bool, NewBest | None]:
     """Return what `compare_best` returns, and the epoch that is the best one from now on, if another one is."""
     state = trainer.state
-    if state.epoch == 0 or (state.best is None and state.batches):  # without validation this epoch's end writes it
+    # Without validation the end of the current epoch writes it, and with it the next one, which is the best so far.
+    is_due = state.batches or (has_validation and not state.is_done(trainer.epochs, trainer.early_stopping))
+    if state.epoch == 0 or (state.best is None and is_due):
         return False, None
     best_epoch = state.best["epoch"] if state.best else state.epoch
     thresholds: Sequence[float] | None = None
@@ -97,7 +104,7 @@ def _compare(trainer: ClassifierTrainer, run: RunDir, *, as_before: bool) -> tup
     is_newer = stored_epoch > state.epoch
     if stored_epoch == best_epoch or (is_newer and as_before and _repeats_exactly(trainer, run)):
         return False, None
-    if state.best is not None and as_before and stored_epoch > best_epoch:
+    if state.best is not None and stored_epoch > best_epoch and (as_before or not is_newer):
         logger.info("%s; it is kept until an epoch is better, since epochs may not come out the same again", problem)
         return False, (_known_scores(stored_epoch, run, state), thresholds)
     if state.epoch == best_epoch and not state.batches:

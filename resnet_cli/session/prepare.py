@@ -24,7 +24,6 @@ from resnet_cli.runs.folder import RunDir, find_run_of
 from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_images_in_batches
-from resnet_cli.session.best_weights import keeps_best
 from resnet_cli.session.data_checks import LeakWarnings
 from resnet_cli.session.data_revision import find_revision
 from resnet_cli.session.device import device_of
@@ -155,9 +154,10 @@ def prepare(
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, local_config, paths.get("init_from"), loaders)
     load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
-    done = checkpoint.content["state"].get("epoch", 0) if checkpoint is not None else 0
-    keeps = keeps_best(trainer, loaders, done, changes)
-    start = restore_or_initialise(trainer, checkpoint, run, config, load_weights, changes, keeps_best=keeps)
+    has_validation = loaders.val is not None or trainer.overfit_batches is not None
+    start = restore_or_initialise(
+        trainer, checkpoint, run, config, load_weights, changes, has_validation=has_validation
+    )
     clock = monotonic()
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
     initialisation_seconds = monotonic() - clock if lines else 0.0

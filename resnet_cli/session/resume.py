@@ -21,7 +21,7 @@ from resnet_cli.models.initialisation.data_dependent import initialise_model_fro
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.weight_files import state_tensors
-from resnet_cli.session.best_weights import compare_best, continues_as_before
+from resnet_cli.session.best_weights import compare_best, continues_as_before, keeps_best
 from resnet_cli.session.load import InitialWeights
 from resnet_cli.session.restore import UnforceableChangeError, restore
 from resnet_cli.session.resume_warnings import EVAL_BATCH_SIZE
@@ -169,7 +169,7 @@ def restore_or_initialise(
     load_weights: Callable[[], InitialWeights],
     data_changes: Sequence[Difference] = (),
     *,
-    keeps_best: bool = True,
+    has_validation: bool,
 ) -> StartingPoint:
     """Restore the state from the latest checkpoint that fits, or load the weights that `init_from` names.
 
@@ -180,7 +180,7 @@ def restore_or_initialise(
         config: The config of the run.
         load_weights: Loads the weights of a run that has no checkpoint.
         data_changes: Accepted differences from the data of the checkpoint.
-        keeps_best: Whether later epochs are compared with the best one so far. If not, it is forgotten.
+        has_validation: The best epoch is selected by validation.
 
     Raises:
         InputError: no checkpoint fits, or the weights of the best epoch are lost.
@@ -191,12 +191,13 @@ def restore_or_initialise(
         try:
             restore(state, checkpoint.file, checkpoint.content["state"], changes, config)
             free_changes = _free_changes(checkpoint, config, changes)
+            is_longer = any(change.key == EPOCHS for change in free_changes)
             if state.freezing is not None:  # positions move with the number of epochs
-                state.freezing.is_changed = bool(changes) or any(change.key == EPOCHS for change in free_changes)
-            if not keeps_best:
-                state.best_tracker.reset()  # no later epoch can be compared with it
+                state.freezing.is_changed = bool(changes) or is_longer
+            if not has_validation or not keeps_best(trainer, changes, is_longer=is_longer):
+                state.best_tracker.reset()
             as_before = continues_as_before(checkpoint.content["config"], config, changes)
-            best_lost = compare_best(trainer, run, as_before=as_before)
+            best_lost = compare_best(trainer, run, as_before=as_before, has_validation=has_validation)
         except UnforceableChangeError:
             raise  # an older checkpoint fits no better
         except InputError as error:

@@ -117,6 +117,21 @@ def _format_finished(record: Mapping[str, Any], epochs: float | None) -> str:
     return f"already finished, {longer}{_format_result(record)}"
 
 
+def conflict_line(placement: JobPlacement, sweep: Path) -> str:
+    """Return the line about a job that does not run in the folder named by its overrides.
+
+    Args:
+        placement: Where it runs.
+        sweep: The folder of the sweep.
+    """
+    keys = placement.conflicts or ("config",)
+    differs = "differs from that" if len(keys) == 1 else "differ from those"
+    line = f"{', '.join(keys)} {differs} of {placement.conflicting_folder}"
+    paths = [f"{key}=PATH" for key in keys if key.startswith("data.")]
+    moved = f"; if the images have only moved, use {resume_sweep_command(sweep)} {' '.join(paths)}" if paths else ""
+    return f"{line}; starting a new job in {placement.run.path}{moved}"
+
+
 def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | None = None) -> float | None:
     """Run a job unless it is finished, and return the score of its best epoch, its validation accuracy by default.
 
@@ -154,9 +169,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
     if is_in_use(placement.run.path):
         raise _report_elsewhere(job, placement.run, console)
     if placement.conflicting_folder:
-        console.print(
-            f"config differs from that of {placement.conflicting_folder}; starting a new job in {placement.run.path}"
-        )
+        console.print(conflict_line(placement, job.sweep.path))
     job = replace(job, settings=placement.with_kept(job.settings))
     record = _train(job, placement.run, launcher_signals, console, reporter)
     if not console.is_local:

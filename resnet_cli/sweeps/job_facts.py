@@ -19,7 +19,7 @@ from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.reading import section
-from resnet_cli.session.paths import Origin
+from resnet_cli.session.paths import ITEM, Origin, named_paths
 from resnet_cli.sweeps.folder import SweepDir, common_folder
 from resnet_cli.sweeps.job_keys import place_words
 
@@ -68,7 +68,7 @@ def other_facts(
             continue
         if not given or not before or not _is_same_file(key, given, before, run, record, context.origin):
             facts[key] = os.path.normpath(given) if given else None
-    return {**facts, **_other_places(run, record, context)}
+    return facts | _other_places(run, stored, settings, record, context)
 
 
 def _former_start(record: Mapping[str, Any]) -> str | None:
@@ -127,10 +127,13 @@ def _digest_of(file: Path, stamp: tuple[int, ...]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _other_places(run: RunDir, record: Mapping[str, Any], context: JobContext) -> dict[str, str | None]:
+def _other_places(
+    run: RunDir, stored: Settings, settings: Settings, record: Mapping[str, Any], context: JobContext
+) -> dict[str, str | None]:
     """Return the overrides on images and results by which a job is not the one that has its folder, by key.
 
     It is the job of the folder if its overrides are those in `sweep.json`, or those that the run was started with.
+    Other words for a path that leads to where the run has found its images are no difference.
     """
     if context.sweep is None:
         return {}
@@ -143,7 +146,34 @@ def _other_places(run: RunDir, record: Mapping[str, Any], context: JobContext) -
         before = place_words(words, known.base)
         keys = sorted({*before, *now} - {*context.changed})
         changes.append({key: as_typed.get(key) for key in keys if before.get(key) != now.get(key)})
-    return changes[0] if changes and all(changes) else {}
+    if not changes or not all(changes):
+        return {}
+    same = _keys_of_same_places(run, stored, settings, record, context.origin)
+    changes = [{key: word for key, word in change.items() if key not in same} for change in changes]
+    return changes[0] if all(changes) else {}
+
+
+def _keys_of_same_places(
+    run: RunDir, stored: Settings, settings: Settings, record: Mapping[str, Any], origin: Origin
+) -> set[str]:
+    """Return the keys whose paths lead to where the run has last found its files, through links too."""
+    before, now, entries = named_paths(stored), named_paths(settings), section(record, "paths")
+    found: set[str] = set()
+    others: set[str] = set()
+    for name in {*before, *now}:
+        entry, given = section(entries, name), now.get(name, "")
+        known = [entry.get("absolute"), entry.get("from_run")] if entry.get("value") == before.get(name) else []
+        former = _real_places(known, [run.path.resolve()])
+        places = _real_places([origin.swept.get(name, {}).get(given, given)], origin.folders or (Path.cwd(),))
+        (others if former.isdisjoint(places) else found).add(ITEM.sub("", name))
+    return found - others
+
+
+def _real_places(paths: Sequence[str | None], folders: Sequence[Path]) -> set[str]:
+    """Return the places that paths may name, from each of the folders, without symbolic links."""
+    with suppress(ValueError):  # a null character in a path
+        return {os.path.realpath(place) for path in paths if path for place in _places(path, folders)}
+    return set()
 
 
 @dataclass(frozen=True)

@@ -44,13 +44,16 @@ def identifying_words(overrides: Sequence[str], names: Collection[str] = ()) -> 
     )
 
 
-def lasting_words(words: Collection[str], swept: Collection[str], base: str | None) -> frozenset[str]:
+def lasting_words(
+    words: Collection[str], swept: Collection[str], base: str | None, start: str | None = None
+) -> frozenset[str]:
     """Return the overrides of a job that stay the same when it is resumed.
 
     Args:
         words: What `identifying_words` returned.
         swept: Keys that differ between the jobs of the present command, whose overrides are kept as they are.
         base: The working folder of the sweep's commands.
+        start: The folder from which relative paths are made absolute; None leaves them relative.
     """
     found = set()
     for word in words:
@@ -58,7 +61,7 @@ def lasting_words(words: Collection[str], swept: Collection[str], base: str | No
         if key in swept or key in KEYS_OF_RESULTS or is_identifying(key):
             found.add(word)
         elif key in KEYS_OF_PATHS:
-            found.add(f"{key}={normal_path(word.partition('=')[2], base)}")
+            found.add(f"{key}={normal_path(word.partition('=')[2], base, start)}")
     return frozenset(found)
 
 
@@ -76,10 +79,10 @@ def place_words(overrides: Sequence[str], base: str | None) -> Mapping[str, str]
     return {override_keys([word])[0]: word for word in sorted(lasting_words(words, (), base))}
 
 
-def normal_path(value: str, base: str | None) -> str:
-    """Return one spelling of a path: without a slash at its end, and relative if it is inside `base`."""
+def normal_path(value: str, base: str | None, start: str | None = None) -> str:
+    """Return one spelling of a path: without a slash at its end, from `start`, and relative if it is inside `base`."""
     path = Path(value.strip("\"'"))
     with suppress(RuntimeError):  # `~name` of a user who does not exist
         path = path.expanduser()
-    path = Path(os.path.normpath(path))
+    path = Path(os.path.normpath(path if start is None else start / path))
     return str(path.relative_to(base) if base is not None and path.is_relative_to(base) else path)

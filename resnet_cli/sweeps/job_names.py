@@ -1,7 +1,7 @@
 """Names of a sweep's folder and of the folders of its jobs, as Hydra asks for them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -85,7 +85,11 @@ def job_folder(swept: str = "", *renamed: str) -> str:
     identifying = identifying_words(overrides, names)
     if identifying in known.by_words or not _is_swept_as_typed(swept):
         return known.by_words.get(identifying, name)
-    return known.by_lasting_words.get(lasting_words(identifying, swept_keys, known.base), name)
+    lasting = lasting_words(identifying, swept_keys, known.base)
+    if lasting in known.by_lasting_words:
+        return known.by_lasting_words[lasting]
+    places = (lasting_words(identifying, swept_keys, None, start) for start in (*known.starts, str(Path.cwd())))
+    return next((known.by_places[words] for words in places if words in known.by_places), name)
 
 
 def sweep_name(_root_: DictConfig) -> str:
@@ -127,13 +131,17 @@ class _KnownJobs:
         folders: The names of their folders.
         by_words: For each set of identifying overrides the first of these folders.
         by_lasting_words: The folder for each set of lasting overrides that only one of `by_words` has.
+        by_places: Likewise, with absolute paths, for each working folder that they may start from.
         base: The working folder of the sweep's commands, if all had the same.
+        starts: The different working folders of these commands.
     """
 
     folders: frozenset[str] = frozenset()
     by_words: Mapping[frozenset[str], str] = field(default_factory=dict)
     by_lasting_words: Mapping[frozenset[str], str] = field(default_factory=dict)
+    by_places: Mapping[frozenset[str], str] = field(default_factory=dict)
     base: str | None = None
+    starts: Sequence[str] = ()
 
 
 @lru_cache(maxsize=4)
@@ -147,9 +155,17 @@ def _known_jobs(sweep: Path, stamp: tuple[int, ...], renamed: tuple[str, ...], s
     by_words: dict[frozenset[str], str] = {}
     for folder, overrides in jobs.items():
         by_words.setdefault(identifying_words(overrides, names), folder)
-    base = common_folder(commands)
-    by_lasting: dict[frozenset[str], list[str]] = {}
-    for words, folder in by_words.items():
-        by_lasting.setdefault(lasting_words(words, swept, base), []).append(folder)
-    unique = {words: folders[0] for words, folders in by_lasting.items() if len(folders) == 1}
-    return _KnownJobs(frozenset(jobs), by_words, unique, base)
+    base, starts = common_folder(commands), [*dict.fromkeys(start for one in commands for start in one.folders[:1])]
+    lasting = _unique((lasting_words(words, swept, base), folder) for words, folder in by_words.items())
+    places = _unique(
+        (lasting_words(words, swept, None, start), folder) for words, folder in by_words.items() for start in starts
+    )
+    return _KnownJobs(frozenset(jobs), by_words, lasting, places, base, starts)
+
+
+def _unique(folders: Iterable[tuple[frozenset[str], str]]) -> dict[frozenset[str], str]:
+    """Return the folder for each set of overrides that only one folder has."""
+    found: dict[frozenset[str], set[str]] = {}
+    for words, folder in folders:
+        found.setdefault(words, set()).add(folder)
+    return {words: names.pop() for words, names in found.items() if len(names) == 1}

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from resnet_cli.config.counts import counted
-from resnet_cli.config.run_length import EPOCHS
+from resnet_cli.config.run_length import BUDGET, CHOSEN, EPOCHS
 from resnet_cli.config.stored import differences
 from resnet_cli.config.validation import Settings
 from resnet_cli.config.values import format_value
@@ -119,7 +119,8 @@ def _refused_change(placement: JobPlacement, settings: Settings) -> str:
         return f"{key}={settings.get(key)}: other weights than those of the job"
     is_asked = EPOCHS in launch.changed_keys
     changes = differences(load_config(RunDir(folder).config), settings) if is_asked else []
-    return fewer if [change.key for change in changes] == [EPOCHS] else ""
+    keys = {change.key for change in changes}  # the length of the epochs too, if a time budget has chosen it
+    return fewer if EPOCHS in keys and keys <= {BUDGET, *CHOSEN} else ""
 
 
 def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[int, PlannedJob]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from resnet_cli.runs import checkpoints
+from resnet_cli.training.trainer import ClassifierTrainer
 from tests.support.runs import record_of, rows_of, tiny
 
 FORCED = ["resume=run", "trainer.epochs=2", "resume_force=true"]
@@ -122,3 +123,37 @@ def test_a_best_epoch_of_other_validation_images_is_not_the_one_to_beat(train, t
     assert record["best"]["epoch"] == 3
     assert record["best"]["val_accuracy"] == rows_of(tmp_path / "run")[2]["val_accuracy"]
     assert torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)["state"]["epoch"] == 3
+
+
+STALE = ["model=plain_mlp", "optimizer.lr=1e-30", "hydra.run.dir=run"]  # no epoch is better than the first one
+OTHER_VALIDATION = ["resume=run", "resume_force=true", "data.split_seed=1"]
+
+
+def test_a_run_that_has_stopped_early_is_complete_whatever_its_validation_images(train, tmp_path):
+    assert train(*tiny(*STALE, "trainer.epochs=6", "trainer.early_stopping=1"))[0] == 0
+    before, best = record_of(tmp_path / "run"), (tmp_path / "run/checkpoints/best.pt").read_bytes()
+    status, out, _ = train(*OTHER_VALIDATION)
+    assert status == 0
+    assert "nothing to do: stopped early after epoch 2 of 6" in out
+    record = record_of(tmp_path / "run")
+    assert (record["best"], record["test"]) == (before["best"], before["test"])
+    assert (tmp_path / "run/checkpoints/best.pt").read_bytes() == best
+    assert train(*OTHER_VALIDATION, "trainer.epochs=7")[0] == 0
+    assert record_of(tmp_path / "run")["best"]["epoch"] >= 3
+
+
+def test_the_best_weights_stay_until_an_epoch_is_validated_on_other_images(train, tmp_path, monkeypatch):
+    class KilledError(BaseException):
+        pass
+
+    def fit(*_, **__):
+        raise KilledError
+
+    assert train(*tiny(*STALE))[0] == 0
+    best = tmp_path / "run/checkpoints/best.pt"
+    assert checkpoints.load(best)["state"]["epoch"] == 1
+    content = best.read_bytes()
+    monkeypatch.setattr(ClassifierTrainer, "fit", fit)
+    with pytest.raises(KilledError):
+        train(*OTHER_VALIDATION, "trainer.epochs=3")
+    assert best.read_bytes() == content

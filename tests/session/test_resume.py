@@ -15,6 +15,7 @@ import torch
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
+from resnet_cli.session.best_weights import continues_as_before
 from resnet_cli.session.resume import initialise_from_images
 from resnet_cli.training.state import BestTracker, TrainState
 from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
@@ -286,17 +287,26 @@ def test_a_newer_best_is_kept_if_its_epoch_may_not_come_out_again(train, tmp_pat
     assert "nothing to do" in train("resume=d")[1]
 
 
-def test_a_run_that_a_former_version_left_with_a_later_best_is_evaluated(train, tmp_path, monkeypatch):
+@pytest.mark.parametrize("change", [[], ["data.eval_batch_size=100"]], ids=["unchanged", "changed"])
+def test_a_run_that_a_former_version_left_with_a_later_best_is_evaluated(train, tmp_path, monkeypatch, change):
     """Its epochs had not come out again, so that the best epoch of its state has no weights any more."""
     score(monkeypatch, {1: 20.0, 2: 10.0})
     assert train(*tiny("model=plain_mlp", "hydra.run.dir=d", "trainer.max_batches=1"))[0] == 0
     changed(lambda content: content["state"].update(epoch=2))(tmp_path / "d/checkpoints/best.pt")
     record = {**record_of(tmp_path / "d"), "status": "failed", "test": None}
     (tmp_path / "d/run.json").write_text(json.dumps(record))
-    assert train("resume=d")[0] == 0
+    assert train("resume=d", *change)[0] == 0
     record = record_of(tmp_path / "d")
     assert (record["best"]["epoch"], record["status"]) == (2, "finished")
     assert record["test"] is not None
+
+
+@pytest.mark.parametrize(("processes", "is_same"), [(1, True), (2, False)])
+def test_keys_that_were_added_since_a_run_was_saved_have_their_defaults_in_it(processes, is_same):
+    trainer = {"epochs": 3, "device": "cpu"}
+    before = {"trainer": {"_target_": "resnet_cli.trainer.ClassifierTrainer", **trainer}}  # as 0.1.0 stored it
+    now = {"trainer": {"_target_": "resnet_cli.ClassifierTrainer", **trainer, "processes": processes}}
+    assert continues_as_before(before, SimpleNamespace(stored=lambda: now), []) is is_same
 
 
 def test_weights_of_another_epoch_are_evaluated_if_those_of_the_best_are_lost(train, tmp_path, monkeypatch):

@@ -117,6 +117,8 @@ FORMER = ["model=resnet20", "data.root=photos", "seed=0"]
         ([FORMER], ["model=resnet20", "data.root=photos/", "seed=0"], "seed", True),
         ([FORMER], ["model=resnet20", "data.root={here}/photos", "seed=0"], "seed", True),
         ([FORMER], ["model=resnet20", "data.root=others", "seed=0"], "seed", False),
+        ([[*FORMER, "data.splits=../a.csv"]], [*FORMER, "data.splits={here}/../a.csv"], "seed", True),
+        ([[*FORMER, "data.splits=../a.csv"]], [*FORMER, "data.splits={here}/a.csv"], "seed", False),
         ([FORMER], [*FORMER, "init_from=runs/a"], "seed", False),
         ([FORMER], [*FORMER, "trainer.test_tta=true"], "seed", False),
         ([FORMER], [*FORMER, "trainer.epochs=9"], "seed", False),
@@ -137,3 +139,26 @@ def test_a_job_is_known_by_what_identifies_it(tmp_path, monkeypatch, former, wor
     assert (job_folder(swept) == "job 0") is is_known
     config.sweep.subdir = "mine-${job_folder:''}"
     assert (job_folder(swept) == "job 0") is (is_known and swept != "")
+
+
+@pytest.mark.parametrize("root", ["photos", "../here/photos", "{tmp}/here/photos"])
+@pytest.mark.parametrize("place", ["here", "there", "elsewhere"])
+def test_a_job_is_known_by_where_its_images_are_if_commands_had_several_working_folders(
+    tmp_path, monkeypatch, root, place
+):
+    def words(root):
+        return ["model=resnet20", f"data.root={root.replace('{tmp}', str(tmp_path))}", "seed=0"]
+
+    sweep = SweepDir(tmp_path / "s")
+    sweep.path.mkdir()
+    for folder, typed in (("elsewhere", None), ("there", "../here/photos"), ("here", "photos")):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        if typed is not None:  # the second command has replaced the words of the first one
+            sweep.add_command(SweepCommand(("-m", typed)), {"job 0": words(typed)})
+    monkeypatch.chdir(tmp_path / place)
+    config = OmegaConf.create({"sweep": {"dir": str(sweep.path), "subdir": "${job_folder:''}"}})
+    monkeypatch.setattr("resnet_cli.sweeps.job_names.HydraConfig.get", lambda: config)
+    for given, is_known in ((words(root), True), (words(f"{root}2"), False)):
+        monkeypatch.setattr("resnet_cli.sweeps.job_names.task_overrides", lambda hydra, given=given: given)
+        assert (job_folder("seed") == "job 0") is is_known

@@ -3,16 +3,18 @@
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from resnet_cli.config.stored import dump
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.paths import Origin
+from resnet_cli.sweeps import job_validation
 from resnet_cli.sweeps.folder import SweepCommand, SweepDir
-from resnet_cli.sweeps.job import SweepJob, finished_line
+from resnet_cli.sweeps.job import SweepJob, conflict_line, finished_line
 from resnet_cli.sweeps.job_facts import JobContext
-from resnet_cli.sweeps.placement import resolve_job_folder
+from resnet_cli.sweeps.placement import JobPlacement, resolve_job_folder
 from tests.support.runs import job, record_of, tiny
 
 SETTINGS = {"name": "a", "seed": 0, "trainer": {"epochs": 2}}
@@ -138,6 +140,36 @@ def test_a_job_whose_images_have_moved_is_found_by_both_paths(here):
         assert resolve_job_folder(folder, SETTINGS, context).is_finished is is_same
 
 
+@pytest.mark.parametrize(
+    ("root", "is_same"),
+    [("{here}/../photos", True), ("link", True), ("/gone/photos", True), ("photos", False), ("../others", False)],
+)
+def test_a_job_is_found_however_the_place_of_its_images_is_spelt(here, root, is_same):
+    def settings(root):
+        return {**SETTINGS, "data": {"_target_": "resnet_cli.data.image_folder", "root": root}}
+
+    root = root.replace("{here}", str(here))
+    (here / "link").symlink_to(here.parent / "photos")
+    paths = {"data.root": {"value": "../photos", "absolute": "/gone/photos", "from_run": "../../../photos"}}
+    sweep, folder = SweepDir("s"), with_run(settings("../photos"), overrides=["data.root=../photos"], paths=paths)
+    sweep.add_command(SweepCommand(("-m",)), {"0": ["data.root=../photos"]})
+    placement = resolve_job_folder(folder, settings(root), JobContext(sweep.path, [f"data.root={root}"]))
+    assert (placement.is_finished, placement.run.path == folder) == (is_same, is_same)
+    if not is_same:
+        assert conflict_line(placement, sweep.path) == (
+            f"data.root differs from that of s/0; starting a new job in {placement.run.path}; if the images have only "
+            "moved, use resnet-train -m resume=s data.root=PATH"
+        )
+
+
+def test_the_line_about_another_job_names_what_differs():
+    run = RunDir(Path("s/1"))
+    both = "init_from, teacher differ from those"
+    for conflicts, words in (((), "config differs from that"), (BOTH[::-1], both)):
+        placement = JobPlacement(run, {}, conflicting_folder=Path("s/0"), conflicts=conflicts)
+        assert conflict_line(placement, Path("s")) == f"{words} of s/0; starting a new job in s/1"
+
+
 def test_different_jobs_of_a_new_sweep_need_folders_of_their_own(train, tmp_path):
     folders = ["hydra.sweep.dir=s", "hydra.sweep.subdir=s${seed}"]
     status, _, err = train("-m", *tiny("trainer.test_tta=none,flip", "seed=0,1", *folders))
@@ -193,6 +225,18 @@ def test_a_job_keeps_the_steps_that_a_time_budget_has_chosen(here):
     assert resolve_job_folder(folder, given).is_finished
     with_run({**SETTINGS, "trainer": {**chosen, "epochs": 3}}, "s/1")
     assert resolve_job_folder(Path("s/1"), given).conflicting_folder == Path("s/1")
+
+
+def test_fewer_epochs_than_a_time_budget_has_chosen_start_no_job_anew(here, monkeypatch):
+    launch = SimpleNamespace(typed_keys={"trainer.epochs"}, changed_keys={"trainer.epochs"})
+    monkeypatch.setattr(job_validation, "active_launch", lambda: launch)
+    chosen = {"epochs": 10, "steps_per_epoch": 37, "time_budget": "10 min"}
+    folder = with_run({**SETTINGS, "trainer": chosen}, time_budget={"epochs": 10})
+    given = {**SETTINGS, "trainer": {"epochs": 5, "time_budget": None}}
+    placement = resolve_job_folder(folder, given)
+    assert placement.conflicting_folder == folder
+    line = "trainer.epochs=5: fewer epochs than the job has already"
+    assert job_validation._refused_change(placement, given) == line
 
 
 def test_a_job_with_a_budget_that_was_made_longer_by_itself_stays_as_long(here):

@@ -53,7 +53,11 @@ def _zip_members(archive: Path) -> Generator[Member, None, None]:
         for info in content.infolist():
             name = _zip_name(info)
             if name != info.filename and not is_logged:
-                log.info("%s: names such as %r are read as UTF-8, though the archive does not say so", archive, name)
+                log.info(
+                    "%s: names such as %r are read as UTF-8, though the archive does not say so; runs of versions up "
+                    "to 0.2.0 need those of python -m zipfile -e %s DIR, with data.root=DIR",
+                    archive, name, archive.name,
+                )  # fmt: skip
                 is_logged = True
             name = name.replace("\\", "/")  # some programs on Windows write backslashes
             kind = stat.S_IFMT(info.external_attr >> 16)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from resnet_cli.data import Dataset, DatasetSplit, LazyImages, make_loaders
-from resnet_cli.data.dataset import channel_statistics
+from resnet_cli.data.channel_statistics import channel_statistics
 from resnet_cli.errors import InputError
 
 

@@ -134,7 +134,8 @@ class Dataset:
     def validate_new(self) -> None:
         """Check what only new runs must meet, since runs of earlier versions still open and resume.
 
-        Images must be uint8, class names unique and no parts of lists, and mean and standard deviation from 0 to 1.
+        Images must be uint8 and in one split, class names unique and no parts of lists, and mean and standard deviation
+        from 0 to 1.
 
         Raises:
             InputError: They are not; one line for each problem.
@@ -144,6 +145,7 @@ class Dataset:
         problems = [f"{self.name}: two classes are named {twice!r}"] if twice is not None else []
         problems += describe_lists(self.name, self.class_names) if self.has_label_sets else []
         problems += self._image_type_problems()
+        problems += [self.origins.shared] if self.origins is not None and self.origins.shared else []
         for key, values in (("mean", self.mean or ()), ("std", self.std or ())):
             lowest = 0 if key == "mean" else -math.inf  # `validate` refuses others
             if not all(lowest <= value <= 1 for value in values):

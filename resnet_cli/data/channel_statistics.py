@@ -4,8 +4,11 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.dataset import DatasetSplit
+from resnet_cli.data.images.channel_sums import sum_channels
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.shards import ShardSource
+
+READ_AT_ONCE = 16  # images
 
 
 def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -29,10 +32,13 @@ def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[floa
 
 
 def _lazy_channel_sums(images: LazyImages, indices: Tensor) -> Tensor:
-    """Return the sums of `_channel_sums` for images decoded on demand; from shards, only `indices` are decoded."""
-    if isinstance(images.source, ShardSource) and 2 * len(indices) <= len(images):
+    """Return the sums of `_channel_sums` for images decoded on demand; from shards, only `indices` are read."""
+    if not isinstance(images.source, ShardSource) or 2 * len(indices) > len(images):
+        return images.channel_sums()[indices].sum(0)
+    rows = images.cached_rows()
+    if rows is None:
         return images.with_source(images.source.select(indices), keep=False).channel_sums().sum(0)
-    return images.channel_sums()[indices].sum(0)
+    return torch.stack([sum_channels(rows.read(chunk)).sum(0) for chunk in indices.split(READ_AT_ONCE)]).sum(0)
 
 
 def _channel_sums(images_NHWC: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -182,6 +182,7 @@ def _are_as_in_training(trained: "TrainedRun", parts: Sequence[str]) -> bool:
     """Return whether splits of a run's present data have the images and labels that they had in training."""
     from resnet_cli.runs.logs import quiet
     from resnet_cli.session import build
+    from resnet_cli.session.data_revision import recorded_revision
     from resnet_cli.session.trusted_kinds import check_node
 
     node, recorded = trained.data_node(), trained.data.get("splits")
@@ -189,7 +190,8 @@ def _are_as_in_training(trained: "TrainedRun", parts: Sequence[str]) -> bool:
         return False
     with suppress(InputError), quiet():
         check_node("data", node, trust=trained.trust, named=trained.named)
-        samples = build.partition(node).samples
+        with recorded_revision(node, trained.settings, trained.record):
+            samples = build.partition(node).samples
         return all(part in samples and _is_as_recorded(recorded.get(part), samples[part]) for part in parts)
     return False
 

@@ -6,7 +6,9 @@ from torch import Tensor
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.channel_sums import sum_channels
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.picked import PickedSource
 from resnet_cli.data.images.shards import ShardSource
+from resnet_cli.data.images.source import ImageSource
 
 READ_AT_ONCE = 16  # images
 
@@ -33,12 +35,22 @@ def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[floa
 
 def _lazy_channel_sums(images: LazyImages, indices: Tensor) -> Tensor:
     """Return the sums of `_channel_sums` for images decoded on demand; from shards, only `indices` are read."""
-    if not isinstance(images.source, ShardSource) or 2 * len(indices) > len(images):
+    part = _pick_from_shards(images.source, indices) if 2 * len(indices) <= len(images) else None
+    if part is None:
         return images.channel_sums()[indices].sum(0)
     rows = images.cached_rows()
     if rows is None:
-        return images.with_source(images.source.select(indices), keep=False).channel_sums().sum(0)
+        return images.with_source(part, keep=False).channel_sums().sum(0)
     return torch.stack([sum_channels(rows.read(chunk)).sum(0) for chunk in indices.split(READ_AT_ONCE)]).sum(0)
+
+
+def _pick_from_shards(source: ImageSource, indices: Tensor) -> ImageSource | None:
+    """Return the images `indices` of a source, if all are in shards, such as those of splits that were joined."""
+    if isinstance(source, ShardSource):
+        return source.select(indices)
+    if isinstance(source, PickedSource) and all(isinstance(one, ShardSource) for one in source.sources):
+        return PickedSource(source.sources, [source.picks[i] for i in indices.tolist()])
+    return None
 
 
 def _channel_sums(images_NHWC: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

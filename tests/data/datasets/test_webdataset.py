@@ -10,6 +10,7 @@ import torch
 
 from resnet_cli.data import make_loaders, webdataset
 from resnet_cli.data.fingerprint import fingerprint_split
+from resnet_cli.data.images.shards import ShardSource
 from resnet_cli.errors import InputError
 from tests.support.shards import json_label, png, write_shard, write_shards
 
@@ -146,6 +147,21 @@ def test_statistics_of_many_images_are_those_of_a_part_on_every_backend(tmp_path
     data = load(shards, cache=str(tmp_path / "cache"))
     again = make_loaders(data, device="cpu", seed=0, backend="stream", workers=0, val_fraction=0)
     assert (again.mean, again.std) == (made[0].mean, made[0].std)
+
+
+def test_few_images_of_joined_shards_are_measured_and_read_by_as_many_threads(tmp_path, monkeypatch):
+    from resnet_cli.data.images import lazy
+    from resnet_cli.data.loading import loaders as module
+
+    monkeypatch.setattr(module, "MOST_MEASURED", 20)
+    monkeypatch.setattr(ShardSource, "readers", 7)
+    decode, decoded = lazy.decode, []
+    monkeypatch.setattr(lazy, "decode", lambda file, decoding: decoded.append(file) or decode(file, decoding))
+    parts = {f"{part}_shards": write_shards(tmp_path, shards=1, name=part) for part in ("val", "test")}
+    data = load(write_shards(tmp_path), **parts)
+    made = make_loaders(data, device="cpu", seed=0, backend="stream", workers=0, folds=5, fold=0)
+    assert (len(decoded), len(made.samples["train"].split)) == (20, 70)
+    assert made.samples["train"].split.images.readers == 7
 
 
 def test_the_index_is_cached_until_the_shard_changes(tmp_path, monkeypatch):

@@ -118,6 +118,19 @@ def test_bad_files_are_named(tmp_path, spoil, reason, how):
         assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", ["bmp", "gif", "tif"])
+def test_files_without_their_end_are_found_by_a_look_at_all(tmp_path, suffix):
+    paths = [save(tmp_path / f"{i}.{suffix}", pixels(6, 5, seed=i)) for i in range(3)]
+    names = [path.name for path in paths]
+    paths[0].write_bytes(paths[0].read_bytes() + b"more")  # which is no damage
+    LazyImages(tmp_path, names).validate()
+    paths[1].write_bytes(paths[1].read_bytes()[:-10])
+    with pytest.raises(InputError) as caught:
+        LazyImages(tmp_path, names).validate()
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{paths[1]}: cannot be decoded")
+
+
 def test_the_first_image_that_can_be_read_determines_the_size(tmp_path):
     root, names = folder_of(tmp_path)
     for name in names[:2]:

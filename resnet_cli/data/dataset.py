@@ -98,7 +98,7 @@ class Dataset:
         return {name: split for name, split in found.items() if split is not None}
 
     def validate_types(self) -> None:
-        """Check the types of images, labels, weights and class names, on which everything else relies.
+        """Check the types of images, labels, weights, groups and class names, on which everything else relies.
 
         Raises:
             InputError: A type is wrong; one line for each problem.
@@ -134,8 +134,8 @@ class Dataset:
     def validate_new(self) -> None:
         """Check what only new runs must meet, since runs of earlier versions still open and resume.
 
-        Images must be uint8 and in one split, class names unique and no parts of lists, and mean and standard deviation
-        from 0 to 1.
+        Images must be uint8 and in one split, with one name and group each if there are any, class names unique and no
+        parts of lists, and mean and standard deviation from 0 to 1.
 
         Raises:
             InputError: They are not; one line for each problem.
@@ -145,6 +145,8 @@ class Dataset:
         problems = [f"{self.name}: two classes are named {twice!r}"] if twice is not None else []
         problems += describe_lists(self.name, self.class_names) if self.has_label_sets else []
         problems += self._image_type_problems()
+        for name, split in self.splits.items():
+            problems += _length_problems(f"{self.name}: {name} split", split)
         problems += [self.origins.shared] if self.origins is not None and self.origins.shared else []
         for key, values in (("mean", self.mean or ()), ("std", self.std or ())):
             lowest = 0 if key == "mean" else -math.inf  # `validate` refuses others
@@ -189,7 +191,7 @@ class Dataset:
 def _type_problems(name: str, split: DatasetSplit) -> list[str]:
     """Find values of wrong types in a split, which `name` refers to in messages."""
     problems = []
-    images, labels, weights = split.images, split.labels, split.weights
+    images, labels, weights, groups = split.images, split.labels, split.weights, split.groups
     if isinstance(images, Tensor):
         if images.ndim != 4:
             problems.append(f"{name}: images are {list(images.shape)}; must be [N, H, W, C]")
@@ -205,7 +207,23 @@ def _type_problems(name: str, split: DatasetSplit) -> list[str]:
         )
     if weights is not None and not isinstance(weights, Tensor):
         problems.append(f"{name}: weights are {_type_name(weights)}; must be a tensor of floats")
+    if groups is not None and not (isinstance(groups, Tensor) and groups.ndim == 1):
+        shape = f" {list(groups.shape)}" if isinstance(groups, Tensor) else ""
+        problems.append(f"{name}: groups are {_type_name(groups)}{shape}; must be a tensor of int64 [N]")
     return problems
+
+
+def _length_problems(name: str, split: DatasetSplit) -> list[str]:
+    """Find groups and names that are more or fewer than the images of a split."""
+    lengths = {
+        "group": len(split) if split.groups is None else len(split.groups),
+        "name": len(split.names) if isinstance(split.names, list | tuple) else len(split),  # others are counted anew
+    }
+    return [
+        f"{name} has {counted(len(split), 'image')} but {counted(length, noun)}"
+        for noun, length in lengths.items()
+        if length != len(split)
+    ]
 
 
 def _image_type_problem(name: str, images: object) -> str:

@@ -68,10 +68,13 @@ def _inspect(options: argparse.Namespace) -> None:
     out = None if options.out is None else _page_path(options.out)
     composed = compose_settings(options.items, config_dir=options.config_dir)
     from resnet_cli.inspection import near, page, report, text  # they import torch: only once all settings are valid
+    from resnet_cli.session.data_revision import revision_of_run_at
 
     if options.near_duplicates:
         near.require_package()
-    found = report.inspect_data(composed.settings["data"], near=options.near_duplicates)
+    node = composed.settings["data"]
+    with revision_of_run_at(composed.run, node):
+        found = report.inspect_data(node, near=options.near_duplicates)
     if out is not None:
         write_atomically(out, page.format_html(found, seed=composed.settings["seed"]))
     if options.format == "json":

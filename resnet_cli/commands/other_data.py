@@ -190,6 +190,7 @@ def _are_as_in_training(trained: "TrainedRun", parts: Sequence[str]) -> bool:
     """Return whether splits of a run's present data have the images and labels that they had in training."""
     from resnet_cli.runs.logs import quiet
     from resnet_cli.session import build
+    from resnet_cli.session.data_revision import recorded_revision
     from resnet_cli.session.trusted_kinds import check_node
 
     node, recorded = trained.data_node(), trained.data.get("splits")
@@ -197,7 +198,8 @@ def _are_as_in_training(trained: "TrainedRun", parts: Sequence[str]) -> bool:
         return False
     with suppress(InputError), quiet():
         check_node("data", node, trust=trained.trust, named=trained.named)
-        samples = build.partition(node).samples
+        with recorded_revision(node, trained.settings, trained.record):
+            samples = build.partition(node).samples
         return all(part in samples and _is_as_recorded(recorded.get(part), samples[part]) for part in parts)
     return False
 
@@ -229,10 +231,10 @@ def _has_most_images(trained: "TrainedRun", part: str) -> bool:
 
 def _is_as_recorded(recorded: Any, samples: "Samples") -> bool:
     """Return whether samples have a recorded fingerprint; files are only read if there are as many."""
-    from resnet_cli.data.fingerprint import fingerprint_split
+    from resnet_cli.data.fingerprint import fingerprint_split, without_weights
 
     has_count = isinstance(recorded, Mapping) and recorded.get("count") == len(samples.indices)
-    return has_count and recorded == fingerprint_split(*samples)
+    return has_count and without_weights(recorded) == without_weights(fingerprint_split(*samples))
 
 
 def _are_at_place(trained: "TrainedRun") -> bool:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from resnet_cli.config.counts import counted
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.images.shards import ShardSource
 from resnet_cli.data.label_sets import count_classes, describe_lists
 from resnet_cli.data.origins import Origins
 from resnet_cli.data.shard_order import ShardOrder
@@ -99,7 +98,7 @@ class Dataset:
         return {name: split for name, split in found.items() if split is not None}
 
     def validate_types(self) -> None:
-        """Check the types of images, labels, weights and class names, on which everything else relies.
+        """Check the types of images, labels, weights, groups and class names, on which everything else relies.
 
         Raises:
             InputError: A type is wrong; one line for each problem.
@@ -135,7 +134,8 @@ class Dataset:
     def validate_new(self) -> None:
         """Check what only new runs must meet, since runs of earlier versions still open and resume.
 
-        Images must be uint8, class names unique and no parts of lists, and mean and standard deviation from 0 to 1.
+        Images must be uint8 and in one split, with one name and group each if there are any, class names unique and no
+        parts of lists, and mean and standard deviation from 0 to 1.
 
         Raises:
             InputError: They are not; one line for each problem.
@@ -145,6 +145,9 @@ class Dataset:
         problems = [f"{self.name}: two classes are named {twice!r}"] if twice is not None else []
         problems += describe_lists(self.name, self.class_names) if self.has_label_sets else []
         problems += self._image_type_problems()
+        for name, split in self.splits.items():
+            problems += _length_problems(f"{self.name}: {name} split", split)
+        problems += [self.origins.shared] if self.origins is not None and self.origins.shared else []
         for key, values in (("mean", self.mean or ()), ("std", self.std or ())):
             lowest = 0 if key == "mean" else -math.inf  # `validate` refuses others
             if not all(lowest <= value <= 1 for value in values):
@@ -188,7 +191,7 @@ class Dataset:
 def _type_problems(name: str, split: DatasetSplit) -> list[str]:
     """Find values of wrong types in a split, which `name` refers to in messages."""
     problems = []
-    images, labels, weights = split.images, split.labels, split.weights
+    images, labels, weights, groups = split.images, split.labels, split.weights, split.groups
     if isinstance(images, Tensor):
         if images.ndim != 4:
             problems.append(f"{name}: images are {list(images.shape)}; must be [N, H, W, C]")
@@ -204,7 +207,23 @@ def _type_problems(name: str, split: DatasetSplit) -> list[str]:
         )
     if weights is not None and not isinstance(weights, Tensor):
         problems.append(f"{name}: weights are {_type_name(weights)}; must be a tensor of floats")
+    if groups is not None and not (isinstance(groups, Tensor) and groups.ndim == 1):
+        shape = f" {list(groups.shape)}" if isinstance(groups, Tensor) else ""
+        problems.append(f"{name}: groups are {_type_name(groups)}{shape}; must be a tensor of int64 [N]")
     return problems
+
+
+def _length_problems(name: str, split: DatasetSplit) -> list[str]:
+    """Find groups and names that are more or fewer than the images of a split."""
+    lengths = {
+        "group": len(split) if split.groups is None else len(split.groups),
+        "name": len(split.names) if isinstance(split.names, list | tuple) else len(split),  # others are counted anew
+    }
+    return [
+        f"{name} has {counted(len(split), 'image')} but {counted(length, noun)}"
+        for noun, length in lengths.items()
+        if length != len(split)
+    ]
 
 
 def _image_type_problem(name: str, images: object) -> str:
@@ -258,43 +277,3 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
 
 def _are_invalid(weights: Tensor, count: int) -> bool:
     return weights.shape != (count,) or not bool((weights.isfinite() & (weights >= 0)).all())
-
-
-def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Compute the mean and standard deviation of each channel over the images `indices`, on the scale 0 to 1.
-
-    The sums are exact integers, so that the result is the same for images in memory and images decoded one by one.
-    """
-    _, h, w = split.size
-    if isinstance(split.images, LazyImages):
-        sums, squares = _lazy_channel_sums(split.images, indices)
-    else:
-        sums, squares = _channel_sums(split.images, indices)
-    count = len(indices) * h * w
-    mean = [total / count / 255 for total in sums.tolist()]
-    # The standard deviation of a constant channel is zero; dividing by 1 instead keeps the channel finite.
-    std = [
-        ((count * square - total**2) ** 0.5 / count / 255) or 1.0
-        for total, square in zip(sums.tolist(), squares.tolist(), strict=True)
-    ]
-    return tuple(mean), tuple(std)
-
-
-def _lazy_channel_sums(images: LazyImages, indices: Tensor) -> Tensor:
-    """Return the sums of `_channel_sums` for images decoded on demand; from shards, only `indices` are decoded."""
-    if isinstance(images.source, ShardSource) and 2 * len(indices) <= len(images):
-        return images.with_source(images.source.select(indices), keep=False).channel_sums().sum(0)
-    return images.channel_sums()[indices].sum(0)
-
-
-def _channel_sums(images_NHWC: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum the values and the squared values of each channel over the images `indices`: two int64 [C]."""
-    _, h, w, channels = images_NHWC.shape
-    counts = torch.zeros(channels * 256, dtype=torch.int64)
-    offsets = torch.arange(channels, dtype=torch.int32) * 256
-    for chunk in torch.split(indices, max(1, 1_000_000 // (channels * h * w))):
-        values = images_NHWC[chunk].reshape(-1, channels) + offsets
-        counts += torch.bincount(values.flatten(), minlength=channels * 256)
-    levels = torch.arange(256)
-    histogram = counts.view(channels, 256)
-    return (histogram * levels).sum(1), (histogram * levels.square()).sum(1)

@@ -1,6 +1,7 @@
 """Fingerprints of the data of a run, by split: a resumed run must train, validate and test on the same images."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,8 +41,14 @@ def describe_difference(before: Fingerprint | None, after: Fingerprint | None) -
     """Describe how two fingerprints differ: by their counts, or if these are equal by the first digest that differs."""
     if before is None or after is None or before.get("count") != after.get("count"):
         return _format_count(before), _format_count(after)
-    key = next(key for key in after if before.get(key) != after[key])
-    return f"{key} {before.get(key)}", f"{key} {after[key]}"
+    keys = [*after, *(key for key in before if key not in after)]  # `weights` may have gone
+    key = next(key for key in keys if before.get(key) != after.get(key))
+    return f"{key} {before.get(key, 'none')}", f"{key} {after.get(key, 'none')}"
+
+
+def without_weights(found: Mapping[str, Any]) -> Fingerprint:
+    """Return a fingerprint without the weights of the samples, which matter only for drawing training images."""
+    return {key: value for key, value in found.items() if key != "weights"}
 
 
 def _format_count(found: Fingerprint | None) -> str:

@@ -15,12 +15,14 @@ class Origins:
         test: Origin of the test images.
         val: Origin of the validation images; None if the data set has none of its own, or none are used.
         hint: Advice for the case that something was inferred wrongly; empty if that is unlikely.
+        shared: A line about images that are in two parts, which new runs refuse; empty without any.
     """
 
     train: str
     test: str
     val: str | None = None
     hint: str = ""
+    shared: str = ""
 
     def format(self) -> str:
         """Return the origins in one line."""

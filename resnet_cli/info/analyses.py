@@ -27,6 +27,7 @@ from resnet_cli.models.initialisation.data_dependent import initialise_model_fro
 from resnet_cli.plots.panels import make_figure, save_figure
 from resnet_cli.runs import checkpoints
 from resnet_cli.session import build
+from resnet_cli.session.data_revision import revision_of_run_at
 from resnet_cli.session.losses import build_loss
 from resnet_cli.session.trained import open_trained
 from resnet_cli.training.evaluation import LossFunction
@@ -124,9 +125,11 @@ def _measure(analysis: Analysis, composed: Composed, *, alone: bool) -> Series:
     """
     config = RunConfig(**composed.settings)
     node, seed = config.model, config.seed_of("init")
-    loaders = build.loaders(
-        config.data, device=torch.device("cpu"), seed=config.seed_of("order"), augment_seed=config.seed_of("augment")
-    )
+    with revision_of_run_at(composed.run, config.data):
+        loaders = build.loaders(
+            config.data, device=torch.device("cpu"), seed=config.seed_of("order"),
+            augment_seed=config.seed_of("augment"),
+        )  # fmt: skip
     nets: dict[str, nn.Module] = {}
     for label, own in {_residual_label(node): node, **(_twin(node) if alone else {})}.items():
         try:

@@ -21,6 +21,7 @@ from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import find_run
 from resnet_cli.session import build
+from resnet_cli.session.data_revision import revision_of_run_at
 from resnet_cli.session.load import MAX_IMAGE_VALUES, best_or_last
 
 Report = dict[str, Any]
@@ -103,7 +104,8 @@ def _input_size(composed: Composed, recorded: Mapping[str, Any] | None) -> tuple
         sizes = _sizes_of_run(composed, recorded or {})
         if sizes is not None:
             return sizes
-    dataset = build.dataset(node)
+    with revision_of_run_at(composed.run, node):
+        dataset = build.dataset(node)
     if selection:
         dataset, _ = choose_classes(dataset, selection.get("classes"), selection.get("merge"))
     dataset.validate()

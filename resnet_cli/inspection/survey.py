@@ -116,7 +116,7 @@ def _survey_files(
     channels, height, width = images.size
     found.suspicious[BLANK].sort()
     if not found.damaged and set(found.decoded_sizes) == {(width, height, channels)}:
-        images.save_findings(found.notes, torch.from_numpy(found.hashes))
+        images.save_findings(found.notes, torch.from_numpy(found.hashes), torch.from_numpy(found.sums).long())
 
 
 def _note_file(index: int, header: Header, shortest: int, found: Survey) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from resnet_cli.data import Loaders
-from resnet_cli.data.fingerprint import Fingerprint, describe_difference, fingerprint_split
+from resnet_cli.data.fingerprint import describe_difference, fingerprint_split, without_weights
 from resnet_cli.session.run_data import split_change
 from resnet_cli.session.trained import TrainedRun
 
@@ -34,20 +34,15 @@ def describe_other_images(run: TrainedRun, chosen: Mapping[str, Any], loaders: L
     images = chosen.get("images")
     if not isinstance(images, Mapping):
         return None
-    splits = run.data.get("splits")
+    images, splits = without_weights(images), run.data.get("splits")
     trained: Any = splits.get("val") if isinstance(splits, Mapping) else images
-    if isinstance(trained, Mapping) and trained != images:
-        was, found = _difference(trained, images)
+    if isinstance(trained, Mapping) and without_weights(trained) != images:
+        was, found = describe_difference(without_weights(trained), images)
         return f"was chosen on other images than the run's validation images: {found}, not {was}"
     if loaders is None or "val" not in loaders.samples:
         return None
-    now = fingerprint_split(*loaders.samples["val"])
+    now = without_weights(fingerprint_split(*loaders.samples["val"]))
     if now == images or (run.decodes_otherwise and {**images, "images": now["images"]} == now):
         return None  # the digest of images that are decoded otherwise says nothing of them
-    was, found = _difference(images, now)
+    was, found = describe_difference(images, now)
     return f"was chosen on validation images that have changed since: {was} then, {found} now"
-
-
-def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, str]:
-    known: Fingerprint = {key: after.get(key) for key in (*before, *(key for key in after if key not in before))}
-    return describe_difference(dict(before), known)

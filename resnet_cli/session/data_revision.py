@@ -1,4 +1,4 @@
-"""The version of a data set of the Hugging Face hub that a run reads when it is resumed, reproduced or evaluated.
+"""The version of a data set of the Hugging Face hub that is read again for a run: to resume, evaluate or inspect it.
 
 The config of most runs names no version, and `run.json` has the one that was the newest then.
 """
@@ -10,7 +10,7 @@ from typing import Any
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.stored import read
 from resnet_cli.data.preferred_revision import preferring_revision
-from resnet_cli.runs.folder import find_run_of
+from resnet_cli.runs.folder import find_run, find_run_of
 
 
 def find_revision(config: RunConfig, stored: Mapping[str, Any], record: Mapping[str, Any]) -> str | None:
@@ -34,6 +34,22 @@ def find_revision(config: RunConfig, stored: Mapping[str, Any], record: Mapping[
 def recorded_revision(node: Node, settings: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[None]:
     """Within the context, read the version of the data that a run was trained on; see `revision_of`."""
     with preferring_revision(revision_of(node, settings, record)):
+        yield
+
+
+@contextmanager
+def revision_of_run_at(path: str | None, node: Node) -> Iterator[None]:
+    """Within the context, read the version of the data that the run at a path was trained on; see `revision_of`.
+
+    Args:
+        path: The run folder, or a checkpoint in it; None for no run.
+        node: The node of group `data` to read.
+
+    Raises:
+        InputError: The run cannot be read.
+    """
+    run = None if path is None else find_run(path)
+    with preferring_revision(None if run is None else revision_of(node, read(run.config), run.read_record())):
         yield
 
 

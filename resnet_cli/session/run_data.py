@@ -10,7 +10,7 @@ from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import Difference
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
-from resnet_cli.data.fingerprint import Fingerprint, describe_difference, fingerprint_split
+from resnet_cli.data.fingerprint import Fingerprint, describe_difference, fingerprint_split, without_weights
 from resnet_cli.data.partition import Partition
 from resnet_cli.data.selection import has_file_names
 from resnet_cli.data.split_file import listed_names
@@ -75,7 +75,7 @@ class SplitChange:
 
     Args:
         line: The difference, as a sentence for the user.
-        is_dealt_anew: Whether more than labels or weights has changed, so that samples of other splits may be in it.
+        is_dealt_anew: Whether more than labels has changed, so that samples of other splits may be in it.
     """
 
     line: str
@@ -83,17 +83,19 @@ class SplitChange:
 
 
 def split_change(recorded: Any, split: str, now: Fingerprint) -> SplitChange | None:
-    """Return how a split differs from the one at training time; None if it does not.
+    """Return how a split differs from the one at training time, apart from weights; None if it does not.
 
     Args:
         recorded: The splits in the checkpoint; earlier versions stored none, which is not a difference.
         split: `train`, `val` or `test`.
         now: The fingerprint of the split's present samples.
     """
+    now = without_weights(now)
     before = recorded.get(split) if isinstance(recorded, Mapping) else now
+    before = without_weights(before) if isinstance(before, Mapping) else before
     if before == now or not (before is None or isinstance(before, Mapping)):
         return None
-    was, found = describe_difference(None if before is None else dict(before), now)
+    was, found = describe_difference(before, now)
     line = f"the {SPLIT_NAMES[split]} images have changed since training: {was} then, {found} now"
     is_dealt_anew = before is None or any(before.get(key) != now[key] for key in ("count", "images", "selection"))
     return SplitChange(line, is_dealt_anew)
@@ -116,12 +118,16 @@ def find_change(
         parts: The present splits.
         decodes_otherwise: Images are decoded otherwise than in training, so that their digest says nothing of them.
     """
-    recorded, now = data.get("splits"), fingerprint_split(*parts.samples[split])
+    recorded, now = data.get("splits"), without_weights(fingerprint_split(*parts.samples[split]))
     change = split_change(recorded, split, now)
     if change is None or not change.is_dealt_anew:
         return change
     before = recorded.get(split) if isinstance(recorded, Mapping) else None
-    if decodes_otherwise and isinstance(before, Mapping) and {**before, "images": now["images"]} == now:
+    if (
+        decodes_otherwise
+        and isinstance(before, Mapping)
+        and {**without_weights(before), "images": now["images"]} == now
+    ):
         line = f"the {SPLIT_NAMES[split]} images are prepared otherwise than in training"
         return SplitChange(f"{line}; whether they have changed since is unknown", is_dealt_anew=False)
     if split == "train":
@@ -153,11 +159,16 @@ def _changed_facts(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
 
 
 def _changed_splits(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Iterator[Difference]:
-    """Yield a difference for each split; checkpoints of earlier versions have no fingerprints."""
+    """Yield a difference for each split; checkpoints of earlier versions have no fingerprints.
+
+    Of weights, only those of training images matter.
+    """
     if before is None:
         return
     for split, name in SPLIT_NAMES.items():
         old, new = before.get(split), after.get(split)
+        if split != "train":
+            old, new = (without_weights(found) if isinstance(found, Mapping) else found for found in (old, new))
         if old != new:
             yield Difference(f"data, {name} split", *describe_difference(old, new))
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from resnet_cli.data import Dataset, DatasetSplit, LazyImages, make_loaders
-from resnet_cli.data.dataset import channel_statistics
+from resnet_cli.data.channel_statistics import channel_statistics
 from resnet_cli.errors import InputError
 
 
@@ -85,6 +85,8 @@ def test_one_class_is_refused():
     ({"labels": torch.zeros(4, 3, dtype=torch.int64)}, "labels are int64 [4, 3]; must be int64 [N], or bool [N, K]"),
     ({"labels": torch.zeros(4, dtype=torch.bool)}, "labels are bool [4]; must be int64 [N], or bool [N, K]"),
     ({"weights": [1.0, 1.0, 1.0, 1.0]}, "weights are list; must be a tensor of floats"),
+    ({"groups": [0, 0, 1, 1]}, "groups are list; must be a tensor of int64 [N]"),
+    ({"groups": torch.zeros(4, 1, dtype=torch.int64)}, "groups are int64 [4, 1]; must be a tensor of int64 [N]"),
 ])  # fmt: skip
 @pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_wrong_types_are_refused_in_every_split(changes, problem, part):
@@ -107,6 +109,8 @@ STATISTICS = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
     ({"class_names": ("a", "b", "a")}, "set: two classes are named 'a'"),
     ({"val": dataclasses.replace(GOOD.val, images=GOOD.val.images / 255)},
      "set: val split: images are float32; must be uint8"),
+    ({"val": dataclasses.replace(GOOD.val, names=["0", "1", "2"])}, "set: val split has 2 images but 3 names"),
+    ({"train": dataclasses.replace(GOOD.train, groups=torch.arange(5))}, "set: train split has 4 images but 5 groups"),
 ])  # fmt: skip
 def test_what_earlier_versions_trained_on_is_refused_in_new_runs_only(changes, problem):
     data = dataclasses.replace(GOOD, **STATISTICS, **changes)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,13 @@ def test_every_part_of_a_split_counts():
         assert describe_difference(before, other) == (f"{key} {before[key]}", f"{key} {other[key]}")
     assert describe_difference(before, fingerprint_split(split_of(), None)) == ("3 images", "6 images")
     assert describe_difference(None, before) == ("none", "3 images")
+
+
+def test_weights_that_have_gone_are_a_difference():
+    before = fingerprint_split(replace(split_of(), weights=torch.ones(6)), None)
+    now = fingerprint_split(split_of(), None)
+    assert describe_difference(before, now) == (f"weights {before['weights']}", "weights none")
+    assert describe_difference(now, before) == ("weights none", f"weights {before['weights']}")
 
 
 @pytest.fixture

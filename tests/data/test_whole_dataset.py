@@ -69,6 +69,13 @@ def test_arrays(tmp_path, whole):
     assert whole(arrays, file=str(file)) == (("b",), 3)
     np.savez(file, x_train=images, y_train=np.array(["b"] * 3), x_test=images, y_test=np.array(["b", "a", "b"]))
     assert whole(arrays, file=str(file)) == (("a", "b"), 6)
+    test = {"x_test": images, "y_test": np.array(["b", "a", "b"])}
+    np.savez(file, **test)
+    assert whole(arrays, file=str(file)) == (("a", "b"), 3)
+    given = {"train_images": "x_test", "train_labels": "y_test"}
+    assert whole(arrays, file=str(file), arrays=given) == (("a", "b"), 3)
+    np.savez(file, **test, x_val=images, y_val=np.array(["b"] * 3))
+    assert whole(arrays, file=str(file)) == (("a", "b"), 6)
     np.savez(file, images=images, labels=np.array([1, 1, 1]))
     assert whole(arrays, file=str(file), class_names=["a", "b"]) == (("a", "b"), 3)
 

@@ -51,6 +51,11 @@ def test_what_is_found_is_that_of_the_pixels_and_they_are_kept(folder, monkeypat
     assert (found.damaged, found.was_cached) == ({}, False)
     assert torch.equal(split.images.cached_rows().read(torch.arange(COUNT)), pixels)
     assert torch.equal(split.images.hashes(), hash_images(pixels))
+    with monkeypatch.context() as no_second_pass:
+        no_second_pass.setattr("resnet_cli.data.images.lazy.decode", None)
+        no_second_pass.setattr("resnet_cli.data.images.lazy.sum_in_chunks", None)
+        sums = open_split(folder, cache=folder / "cache").images.channel_sums()
+    assert torch.equal(sums.double(), torch.from_numpy(found.sums))
     again = survey_split(open_split(folder, cache=folder / "cache"), workers=workers)
     assert again.was_cached
     assert again.hashes.tolist() == found.hashes.tolist()

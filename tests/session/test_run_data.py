@@ -7,7 +7,7 @@ from PIL import Image
 
 from resnet_cli.data import Dataset
 from resnet_cli.errors import InputError
-from resnet_cli.session.run_data import data_changes
+from resnet_cli.session.run_data import data_changes, split_change
 from resnet_cli.session.trained import open_trained
 from tests.support import tiers
 from tests.support.runs import record_of, rows_of
@@ -94,6 +94,18 @@ def test_a_new_run_refuses_statistics_on_the_scale_of_pixels_and_one_of_a_former
     assert train("resume=run", "trainer.epochs=2")[0] == 0
     assert len(rows_of(tmp_path / "run")) == 2
     assert open_trained(str(tmp_path / "run")).data["mean"] == [123, 116, 103]
+
+
+def test_weights_matter_for_the_training_images_alone():
+    """A table whose column of weights has gone."""
+    facts = {"class_names": ["a"], "in_size": [3, 4, 4], "mean": [0.5], "std": [0.5]}
+    bare = {"count": 4, "images": "i", "selection": "s", "labels": "l"}
+    before = {split: {**bare, "weights": "w"} for split in ("train", "val", "test")}
+    after = dict.fromkeys(before, bare)
+    (change,) = data_changes({**facts, "splits": before}, {**facts, "splits": after}, force=True)
+    assert (change.key, change.before, change.after) == ("data, training split", "weights w", "weights none")
+    assert split_change(before, "test", bare) is None
+    assert split_change(before, "test", {**bare, "labels": "x"}).line.endswith("labels l then, labels x now")
 
 
 def test_checkpoints_of_earlier_versions_have_no_fingerprints():

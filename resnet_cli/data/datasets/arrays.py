@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from resnet_cli.config.ranges import Between, PathText
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.array_files import ArrayFile, NamedArray, open_arrays
 from resnet_cli.data.datasets.array_labels import text_array, to_label_sets, to_labels
-from resnet_cli.data.datasets.array_names import PLACES, find_arrays
+from resnet_cli.data.datasets.array_names import PLACES, describe_shared, find_arrays
 from resnet_cli.data.datasets.array_pixels import ArrayLayout, find_layout, to_images
 from resnet_cli.data.datasets.mapped import select_rows
 from resnet_cli.data.images.decode import Decoding
@@ -31,7 +32,7 @@ def arrays(
     *,
     file: PathText,
     labels_file: PathText | None = None,
-    arrays: Mapping[str, str] | None = None,
+    arrays: Mapping[str, str | None] | None = None,
     labels: Literal["single", "multi"] = "single",
     layout: ArrayLayout = "auto",
     range: Sequence[float] | None = None,  # noqa: A002
@@ -52,7 +53,7 @@ def arrays(
             images; `~` is the home folder. Large `.npy` files are memory-mapped.
         labels_file: The file of the labels, if `file` holds only the images.
         arrays: Names of arrays without a usual name, by role: `train_images`, `train_labels`, `val_images` ...,
-            `class_names`.
+            `class_names`. `val_images: null` leaves out the validation split of the file.
         labels: `multi` if an image may have any number of labels: labels are then 0 and 1, [N, K].
         layout: Order of the axes of the images; `auto` infers it from their shape.
         range: Lowest and highest value, which become 0 and 255; None takes the range of `uint8` or `uint16`, and
@@ -94,12 +95,12 @@ def arrays(
     )
     return Dataset(
         path.resolve().stem, names, splits["train"], splits["test"], val=splits.get("val"), mean=mean, std=std,
-        origins=origins,
+        origins=replace(origins, shared=describe_shared(path, chosen, arrays or {})),
     )  # fmt: skip
 
 
 def _open(
-    path: Path, labels_file: str | Path | None, given: Mapping[str, str]
+    path: Path, labels_file: str | Path | None, given: Mapping[str, str | None]
 ) -> tuple[dict[str, ArrayFile], dict[str, str]]:
     """Return the files by role, and the names of the arrays to use."""
     content = open_arrays(path, "data.file")

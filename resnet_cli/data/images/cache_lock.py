@@ -1,7 +1,7 @@
 """Locks and partial files of processes that fill the cache at the same time.
 
-Some file systems have no locks, or locks that other machines do not see. There processes do the same work, each in a
-partial file of its own.
+Some file systems have no locks, or locks that other machines do not see, and the file of a lock may belong to another
+user who lets nobody read it. There processes do the same work, each in a partial file of its own.
 """
 
 import errno
@@ -33,14 +33,14 @@ class CacheLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_held = False  # stays False on file systems without locks
+        self.is_held = False  # stays False where locking is impossible
         self._free: Callable[[], object] | None = None
 
     def acquire(self) -> bool:
-        """Take the lock, if the file system has locks; return False if another process holds it.
+        """Take the lock, if that is possible; return False if another process holds it.
 
         Raises:
-            OSError: The file cannot be written.
+            OSError: The file cannot be created.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)  # another process may have removed the empty folder
         try:
@@ -103,17 +103,19 @@ if sys.platform == "win32":
 
 else:
 
-    def _lock(path: Path) -> tuple[bool, Callable[[], object]]:
-        """Lock a file; return whether it is locked, and a function that frees it.
+    def _lock(path: Path) -> tuple[bool, Callable[[], object] | None]:
+        """Lock a file; return whether it is locked, and a function that frees it, or None if it could not be opened.
 
         Raises:
             BlockingIOError: Another process holds the lock.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        descriptor = _open(path)
+        if descriptor is None:
+            return False, None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in NO_LOCKS:
+            if error.errno in (*NO_LOCKS, errno.EBADF):  # the latter over NFS, for a file that is open for reading
                 return False, partial(os.close, descriptor)
             os.close(descriptor)
             if error.errno in (errno.EACCES, errno.EAGAIN):
@@ -123,6 +125,15 @@ else:
             _unlock(descriptor)
             raise BlockingIOError(errno.EAGAIN, "locked by another process")
         return True, partial(_unlock, descriptor)
+
+    def _open(path: Path) -> int | None:
+        """Open a lock's file, for reading if it belongs to another user; None if that is not allowed either."""
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except PermissionError:
+            with suppress(OSError):
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        return None
 
     def _is_removed(descriptor: int, path: Path) -> bool:
         """Return whether a file was removed after it was opened, so that other processes lock another one.

@@ -8,7 +8,7 @@ Such losses are recorded as notes. Pillow converts palettes and CMYK.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from typing import IO, TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +18,12 @@ from resnet_cli.data.images.depth import depth_notes, is_deep_color, require_ran
 from resnet_cli.data.images.encoded import (
     ImageFile,
     as_source,
-    last_bytes,
     name_in_errors,
     read_last_bytes,
     silence_logger,
     silence_warnings,
 )
+from resnet_cli.data.images.endings import looks_truncated
 from resnet_cli.data.images.jpeg import ORIENTATION_TAG, decode_jpeg
 from resnet_cli.data.images.resize import (
     Color,
@@ -50,9 +50,6 @@ UNIDENTIFIED = {  # advice on files that Pillow does not identify, by extension
 OWN_CHANNELS = {
     "1": "L", "I": "L", "F": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB",
 }  # fmt: skip
-
-# End-of-image markers by Pillow format. A file whose last bytes lack the marker is probably truncated.
-END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 TURNED = (5, 6, 7, 8)  # orientations that swap width and height; Pillow ignores values that EXIF does not define
 PNG_METADATA = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # which may have an orientation
@@ -140,7 +137,7 @@ class Header(NamedTuple):
     Args:
         size: (C, H, W) of the decoded image.
         mode: Pillow mode of the file.
-        looks_truncated: The file lacks the end marker of its format.
+        looks_truncated: The file seems to lack its end.
         notes: What the file loses in decoding.
         file_size: Height and width of the image in the file.
     """
@@ -214,11 +211,8 @@ def _header(image: "Image.Image", path: ImageFile, decoding: Decoding) -> Header
     has_exif = image.format != "PNG" or not PNG_METADATA.isdisjoint(image.info)
     if has_exif and image.getexif().get(ORIENTATION_TAG, 1) in TURNED:
         h, w = w, h
-    marker = END_MARKERS.get(image.format or "", b"")
-    file: IO[bytes] | None = getattr(image, "fp", None)  # still open in most formats, which is faster than reopening
-    looks_truncated = marker not in (read_last_bytes(path) if file is None else last_bytes(file))
     size = decoding.decoded_size((len(_target_mode(image, decoding)), h, w))
-    return Header(size, image.mode, looks_truncated, _notes(image, decoding), (h, w))
+    return Header(size, image.mode, looks_truncated(image, path), _notes(image, decoding), (h, w))
 
 
 def _target_mode(image: "Image.Image", decoding: Decoding) -> str:

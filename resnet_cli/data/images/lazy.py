@@ -18,6 +18,7 @@ from torch import Tensor
 
 from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.data.images.cached_rows import RowReader, RowWriter
+from resnet_cli.data.images.channel_sums import sum_channels, sum_in_chunks
 from resnet_cli.data.images.decode import Decoding, Header, Mode
 from resnet_cli.data.images.hashes import HashTable
 from resnet_cli.data.images.passes import FileFacts, Notes, SizeError, format_notes, process_images
@@ -113,9 +114,7 @@ class LazyImages:
         """
         report = self.cache.load_json(self._key)
         if report is None:
-            report = process_images(
-                self.source, self.decoding.mode, self._read_header, "checking", lambda index, result: None
-            )
+            report = process_images(self.source, self.decoding.mode, self._read_header, "checking", lambda *_: None)
             self.cache.save_json(self._key, report)
         self._log_notes(report)
 
@@ -184,9 +183,10 @@ class LazyImages:
         file = self.source.open(index)
         return examine(file, self.decoding) if decoded is None else (decoded, read_header(file, self.decoding))
 
-    def save_findings(self, notes: Notes, hashes_N: Tensor) -> None:
-        """Record in the cache that all images are usable, the notes on them, and hashes of their pixels."""
+    def save_findings(self, notes: Notes, hashes_N: Tensor, sums: Tensor) -> None:
+        """Record in the cache that all images are usable, the notes on them, hashes of their pixels, and their sums."""
         self.cache.save_array(f"{self._key}-hashes", hashes_N)
+        self.cache.save_array(f"{self._key}-sums", sums)
         self.cache.save_json(self._key, {"notes": notes})
 
     def content_digest(self) -> str:
@@ -211,22 +211,25 @@ class LazyImages:
             InputError: As in `validate`.
         """
 
-        def sum_channels(index: int, image_HWC: Tensor) -> Tensor:
+        def sum_one(index: int, image_HWC: Tensor) -> Tensor:
             self.keep(torch.tensor([index]), image_HWC[None])
-            values = image_HWC.long().flatten(0, 1)
-            return torch.stack([values.sum(0), values.square().sum(0)])
+            return sum_channels(image_HWC[None])[0]
 
-        shape = (len(self), 2, self.size[0])
-        return self._load_or_compute(self._key + "-sums", shape, torch.int64, "measuring", sum_channels)
+        key, shape = f"{self._key}-sums", (len(self), 2, self.size[0])
+        cached = None if self.cached_rows() is None else self.cache.load_array(self._key, self._shape, torch.uint8)
+        if cached is None or self.cache.load_array(key, shape, torch.int64) is not None:
+            return self._load_or_compute(key, shape, torch.int64, "measuring", sum_one)
+        self.validate()  # which logs what is known of the files
+        if self.hashes() is None:
+            self._hash(torch.arange(len(self)), cached)
+        sums = sum_in_chunks(cached)
+        self.cache.save_array(key, sums)
+        return sums
 
     def _load_or_compute(
-        self,
-        key: str,
-        shape: tuple[int, ...],
-        dtype: torch.dtype,
-        title: str,
+        self, key: str, shape: tuple[int, ...], dtype: torch.dtype, title: str,
         function: Callable[[int, Tensor], Tensor],
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Return an array with one row for each image.
 
         Args:
@@ -240,12 +243,9 @@ class LazyImages:
         if report is None or rows is None:
             computed = torch.empty(shape, dtype=dtype)
             report = process_images(
-                self.source,
-                self.decoding.mode,
-                self._decode,
-                title,
+                self.source, self.decoding.mode, self._decode, title,
                 lambda index, result: computed[index].copy_(function(index, result[0])),
-            )
+            )  # fmt: skip
             self.cache.save_array(key, computed)
             self.cache.save_json(self._key, report)
             rows = computed

@@ -26,6 +26,11 @@ class PickedSource:
         """Return the place of the first source, for messages."""
         return self.sources[0].place
 
+    @property
+    def readers(self) -> int:
+        """Return the number of threads to read with, the largest one of the sources."""
+        return max(int(getattr(source, "readers", 1)) for source in self.sources)
+
     def open(self, index: int) -> Path | EncodedImage:
         """Return image `index`."""
         source, i = self.picks[index]

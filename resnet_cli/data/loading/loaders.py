@@ -11,7 +11,8 @@ from torch import Tensor
 
 from resnet_cli.config.arguments import validate_arguments
 from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, NotEmpty, PathText
-from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
+from resnet_cli.data.channel_statistics import channel_statistics
+from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.fingerprint import Fingerprint, fingerprint_split
 from resnet_cli.data.former_data import is_former_data_accepted
 from resnet_cli.data.images.lazy import LazyImages

@@ -81,6 +81,24 @@ def test_names_of_the_config_come_first(npz, caplog):
     assert "not x_train, y_train" in caplog.text
 
 
+def test_images_of_two_splits_are_refused_in_new_runs_and_one_of_them_can_be_left_out(npz, caplog):
+    path = npz(x_train=images(12, 4, 4), y_train=LABELS, x_val=images(6, 4, 4, seed=1), y_val=LABELS[:6])
+    given = {"test_images": "x_val", "test_labels": "y_val"}
+    data = arrays(file=path, arrays=given)
+    data.validate()
+    assert (len(data.val), len(data.test)) == (6, 6)
+    with pytest.raises(InputError) as caught:
+        data.validate_new()
+    assert caught.value.problems == (
+        f"{path}: x_val is both val_images and test_images; set val_images: null in data.arrays to use it once",
+    )
+    caplog.clear()
+    data = arrays(file=path, arrays=given | {"val_images": None})
+    data.validate_new()
+    assert (len(data.train), data.val, len(data.test)) == (12, None, 6)
+    assert caplog.messages == []
+
+
 def test_names_that_are_not_found_or_not_unique_are_said(npz):
     content = {"x_train": images(12, 4, 4), "train_images": images(12, 4, 4), "y_train": LABELS}
     assert "x_train and train_images may both be train_images; choose one with data.arrays={train_images" in problem_of(

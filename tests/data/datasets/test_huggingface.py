@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from resnet_cli.commands.data import run as inspect_data
 from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.preferred_revision import preferring_revision
 from resnet_cli.errors import InputError
@@ -334,6 +335,13 @@ def test_a_run_reads_the_revision_again_that_it_was_trained_on(train, tmp_path, 
     asked.clear()
     assert open_trained(str(tmp_path / "d")).loaders().revision == COMMIT
     assert asked == [COMMIT]
+    asked.clear()
+    monkeypatch.chdir(tmp_path)
+    assert inspect_data(["d", "--format", "json"]) == 0
+    assert set(asked) == {COMMIT}
+    asked.clear()
+    assert inspect_data(["data=huggingface", "data.name=someone/birds", "data.cache=null", "data.image_size=8"]) == 0
+    assert set(asked) == {None}
 
 
 def test_a_revision_that_is_gone_is_replaced_by_the_newest(tmp_path, monkeypatch, caplog):

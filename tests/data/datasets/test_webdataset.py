@@ -10,6 +10,7 @@ import torch
 
 from resnet_cli.data import make_loaders, webdataset
 from resnet_cli.data.fingerprint import fingerprint_split
+from resnet_cli.data.images.shards import ShardSource
 from resnet_cli.errors import InputError
 from tests.support.shards import json_label, png, write_shard, write_shards
 
@@ -130,7 +131,8 @@ def test_statistics_of_many_images_are_those_of_a_part_on_every_backend(tmp_path
     from resnet_cli.data.loading import loaders as module
 
     monkeypatch.setattr(module, "MOST_MEASURED", 20)
-    data = load(write_shards(tmp_path), cache=str(tmp_path / "cache"))
+    shards = write_shards(tmp_path)
+    data = load(shards, cache=str(tmp_path / "cache"))
     made = [
         make_loaders(data, device="cpu", seed=0, backend=backend, workers=0, val_fraction=0)
         for backend in ("stream", "device")
@@ -139,6 +141,27 @@ def test_statistics_of_many_images_are_those_of_a_part_on_every_backend(tmp_path
     pixels = torch.stack([data.train.images[i] for i in chosen.tolist()]).double() / 255
     assert made[0].mean == made[1].mean
     assert made[0].mean == pytest.approx(pixels.mean((0, 1, 2)).tolist())
+    for path in (tmp_path / "cache").glob("*-sums.npy"):
+        path.unlink()
+    monkeypatch.setattr("resnet_cli.data.images.lazy.decode", None)  # the images are in the cache now
+    data = load(shards, cache=str(tmp_path / "cache"))
+    again = make_loaders(data, device="cpu", seed=0, backend="stream", workers=0, val_fraction=0)
+    assert (again.mean, again.std) == (made[0].mean, made[0].std)
+
+
+def test_few_images_of_joined_shards_are_measured_and_read_by_as_many_threads(tmp_path, monkeypatch):
+    from resnet_cli.data.images import lazy
+    from resnet_cli.data.loading import loaders as module
+
+    monkeypatch.setattr(module, "MOST_MEASURED", 20)
+    monkeypatch.setattr(ShardSource, "readers", 7)
+    decode, decoded = lazy.decode, []
+    monkeypatch.setattr(lazy, "decode", lambda file, decoding: decoded.append(file) or decode(file, decoding))
+    parts = {f"{part}_shards": write_shards(tmp_path, shards=1, name=part) for part in ("val", "test")}
+    data = load(write_shards(tmp_path), **parts)
+    made = make_loaders(data, device="cpu", seed=0, backend="stream", workers=0, folds=5, fold=0)
+    assert (len(decoded), len(made.samples["train"].split)) == (20, 70)
+    assert made.samples["train"].split.images.readers == 7
 
 
 def test_the_index_is_cached_until_the_shard_changes(tmp_path, monkeypatch):

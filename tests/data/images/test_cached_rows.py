@@ -82,6 +82,26 @@ def test_a_lock_whose_file_was_removed_before_it_was_locked_is_not_taken(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_the_lock_of_another_user_counts_if_its_file_can_be_read(tmp_path, monkeypatch, is_readable):
+    pytest.importorskip("fcntl")
+    first, second, open_file = CacheLock(tmp_path / "lock"), CacheLock(tmp_path / "lock"), os.open
+
+    def open_as_another_user(path, flags, mode=0o777):
+        if flags & os.O_RDWR or not is_readable:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return open_file(path, flags, mode)
+
+    assert first.acquire()
+    with monkeypatch.context() as as_another_user:
+        as_another_user.setattr(os, "open", open_as_another_user)
+        assert (second.acquire(), second.is_held) == (not is_readable, False)
+        second.release()
+        assert (tmp_path / "lock").exists()
+        first.release()
+        assert (second.acquire(), second.is_held) == (True, False)  # without a file, which cannot be made
+
+
 def no_locks(descriptor, operation):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

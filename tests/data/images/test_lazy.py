@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from resnet_cli.data.images.cache import ArrayCache
+from resnet_cli.data.images.hashes import hash_images
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.read import read_image
 from resnet_cli.errors import InputError
@@ -114,6 +116,19 @@ def test_bad_files_are_named(tmp_path, spoil, reason, how):
         assert len(caught.value.problems) == 1
         assert str(root / names[2]) in str(caught.value)
         assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "gif", "tif"])
+def test_files_without_their_end_are_found_by_a_look_at_all(tmp_path, suffix):
+    paths = [save(tmp_path / f"{i}.{suffix}", pixels(6, 5, seed=i)) for i in range(3)]
+    names = [path.name for path in paths]
+    paths[0].write_bytes(paths[0].read_bytes() + b"more")  # which is no damage
+    LazyImages(tmp_path, names).validate()
+    paths[1].write_bytes(paths[1].read_bytes()[:-10])
+    with pytest.raises(InputError) as caught:
+        LazyImages(tmp_path, names).validate()
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{paths[1]}: cannot be decoded")
 
 
 def test_the_first_image_that_can_be_read_determines_the_size(tmp_path):
@@ -275,6 +290,26 @@ def test_channel_sums_are_exact_and_kept(tmp_path, monkeypatch):
     assert torch.equal(sums, torch.stack([expected.sum((1, 2)), expected.square().sum((1, 2))], 1))
     monkeypatch.setattr("resnet_cli.data.images.lazy.decode", None)
     assert torch.equal(LazyImages(root, names, cache=tmp_path / "cache").channel_sums(), sums)
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_channel_sums_are_those_of_the_images_in_the_cache(tmp_path, monkeypatch, is_writable):
+    root, names = folder_of(tmp_path)
+    cache = tmp_path / "cache"
+    LazyImages(root, names, cache=cache).load()
+    for path in cache.glob("*-*.npy"):
+        path.unlink()
+    (rows,) = cache.glob("*.npy")
+    monkeypatch.setattr("resnet_cli.data.images.lazy.decode", None)
+    monkeypatch.setattr("resnet_cli.data.images.lazy.RowWriter", None)
+    monkeypatch.setattr("resnet_cli.data.images.channel_sums.CHUNK_VALUES", 200)  # two of the images
+    if not is_writable:
+        monkeypatch.setattr(ArrayCache, "save_array", lambda *_: None)
+    images, expected = LazyImages(root, names, cache=cache), torch.stack([pixels(6, 5, seed=i) for i in range(4)])
+    sums = torch.stack([expected.long().sum((1, 2)), expected.long().square().sum((1, 2))], 1)
+    assert torch.equal(images.channel_sums(), sums)
+    assert torch.equal(images.hashes(), hash_images(expected))
+    assert len(list(cache.glob(f"{rows.stem}*.npy"))) == (3 if is_writable else 1)
 
 
 def test_large_files_are_decoded_by_threads_in_order(tmp_path, monkeypatch):

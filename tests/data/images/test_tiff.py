@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from resnet_cli.data import LazyImages, image_folder
-from resnet_cli.data.dataset import channel_statistics
+from resnet_cli.data.channel_statistics import channel_statistics
 from resnet_cli.data.images.decode import CHANNELS, FRAMES, Decoding
 from resnet_cli.data.images.depth import NATURAL_DEPTH, NoRangeError
 from resnet_cli.data.images.encoded import EncodedImage

@@ -591,6 +591,15 @@ def test_an_experiment_cannot_choose_a_plan(train, tmp_path, line):
     assert not (tmp_path / "multirun").exists()
 
 
+def test_an_experiment_cannot_sweep_over_plans(train, tmp_path):
+    sweeping_experiment(tmp_path, plan="quick,good", seed="0,1")
+    status, _, err = train("-m", "experiment=swept", *TINY, *SHORT)
+    assert status == 2
+    typed = "type plan=quick,good on the command line"
+    assert err.endswith(f"plan=quick,good: an experiment cannot choose a plan; {typed}\n")
+    assert not (tmp_path / "multirun").exists()
+
+
 @pytest.mark.parametrize(("batch_size", "rate"), [("${trainer.epochs}", "0.056"), (None, "0.11")])
 def test_values_that_are_references_or_taken_away_are_planned_around(train, batch_size, rate):
     typed = "~data.batch_size" if batch_size is None else f"data.batch_size={batch_size}"

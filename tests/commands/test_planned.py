@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from resnet_cli.commands.train import planned
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning import make
 from resnet_cli.session import time_budget
 from resnet_cli.session.paths import Origin
@@ -526,6 +527,13 @@ def test_what_is_chosen_as_a_whole_counts_as_typed(train, typed, left_out):
     assert status == 0
     assert left_out <= {*usual, "trainer.cpu_bf16"}
     assert not left_out & set(choices_of(err))
+
+
+def test_what_is_planned_for_a_typed_class_takes_effect(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = ["plan=good", *TINY, "trainer._target_=resnet_cli.ClassifierTrainer"]
+    with planned.planned(line):
+        assert compose_settings(line).settings["trainer"]["epochs"] == 80
 
 
 def test_no_second_kind_of_crop_is_chosen(train):

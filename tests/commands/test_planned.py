@@ -11,7 +11,7 @@ import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from resnet_cli.commands.train import planned
+from resnet_cli.commands.train import plan_overrides, planned
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning import make
@@ -343,9 +343,9 @@ def test_what_an_experiment_begins_with_counts_as_typed_too(train, tmp_path):
 )
 def test_overrides_of_every_form_have_values(override, values, first):
     parsed = OverridesParser.create().parse_override(override)
-    found = planned._values(parsed, [])
+    found = plan_overrides.values_of(parsed, [])
     assert found == values
-    assert planned._with_first_value(parsed, found[0]) == first
+    assert plan_overrides.with_first_value(parsed, found[0]) == first
 
 
 def test_a_sweep_over_no_plan_says_so(train):

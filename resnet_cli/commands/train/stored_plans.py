@@ -1,0 +1,73 @@
+"""The plan that an earlier start of a command left in its output folder."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from resnet_cli.commands.train.plan_overrides import SEARCH_PATH, compose_without_plan, key_of, values_by_key
+from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
+from resnet_cli.planning.plan_file import has_level
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.reading import read_run
+
+if TYPE_CHECKING:
+    from resnet_cli.hydra_app.compose import Composed
+
+
+def find_plan(
+    level: str,
+    overrides: Sequence[Override],
+    options: Sequence[str],
+    resumed: Collection[str],
+    sweep: "Composed | None",
+) -> tuple[str, str] | None:
+    """Return the files of the plan that an earlier start of this command left in its output folder, if there is one.
+
+    A run with a checkpoint keeps its plan. Without a checkpoint, the plan must have been made for the same overrides.
+    In a sweep, it is the plan of a job with the same overrides, apart from the swept keys, those of `resumed`, and
+    those that do not identify jobs.
+    """
+    from resnet_cli.sweeps.job_keys import changes_job
+
+    changing = {key_of(override) for override in overrides if override.is_sweep_override()} | set(resumed)
+    run_folder = _run_folder(overrides, options) if sweep is None else None
+    own = values_by_key(overrides, options)
+    runs = []
+    if run_folder is not None:
+        run = RunDir(run_folder)
+        if run.last.exists() or run.previous.exists() or not _differing_keys(run, own, options):
+            runs.append(run)
+    if sweep is not None and sweep.sweep_dir is not None:
+        jobs = map(RunDir, sorted(expand_home(sweep.sweep_dir).glob("*/")))
+        runs += [job for job in jobs if set(filter(changes_job, _differing_keys(job, own, options))) <= changing]
+    for run in runs:
+        text = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else ""
+        if has_level(text, level):
+            return text, run.fingerprint.read_text(encoding="utf-8") if run.fingerprint.is_file() else "{}\n"
+    return None
+
+
+def _run_folder(overrides: Sequence[Override], options: Sequence[str]) -> Path | None:
+    """Return the folder of a single run; None for one that is new each time."""
+    key = "hydra.run.dir"
+    typed = next((str(override.value()) for override in overrides if key_of(override) == key), None)
+    if typed is None or "${" in typed:  # it may be set by an experiment
+        composed = compose_without_plan(overrides, options, (SEARCH_PATH, key))
+        typed = composed.run_dir if composed.is_run_dir_fixed else None
+    return None if typed is None else expand_home(typed)
+
+
+def _differing_keys(job: RunDir, typed: Mapping[str, Any], options: Sequence[str]) -> set[str]:
+    """Return the keys whose overrides differ from a job's; all keys if the job has no readable record."""
+    try:
+        record = read_run(job.path, job.path.name, []).record
+        given = values_by_key(OverridesParser.create().parse_overrides(record["overrides"]), options)
+    except (InputError, OSError, HydraException, KeyError, TypeError):
+        return {*typed, ""}
+    missing = object()
+    return {key for key in {*typed, *given} if typed.get(key, missing) != given.get(key, missing)}

@@ -339,6 +339,7 @@ def test_what_an_experiment_begins_with_counts_as_typed_too(train, tmp_path):
         ("seed=range(1,3)", [1, 2], "seed=1"),
         ("+data.x=['a',b],[c]", [["a", "b"], ["c"]], "+data.x=['a',b]"),
         ("trainer.epochs=3", [3], "trainer.epochs=3"),
+        ("experiment=[]", [[]], "experiment=null"),
     ],
 )
 def test_overrides_of_every_form_have_values(override, values, first):
@@ -417,6 +418,10 @@ def test_a_sweep_keeps_its_plan_unless_a_key_differs_that_identifies_jobs(train,
 def test_null_plans_nothing(train, monkeypatch):
     monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
     assert train("plan=null", "experiment=null", *TINY, "--cfg", "job")[0] == 0
+
+
+def test_a_plan_without_an_experiment_is_made(train):
+    assert train("plan=quick", "experiment=null", "logger=null", *TINY, "--cfg", "job")[0] == 0
 
 
 @pytest.mark.parametrize(

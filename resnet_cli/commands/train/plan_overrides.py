@@ -1,4 +1,4 @@
-"""The overrides of a command with `plan=`: their values, of sweeps the first ones, and what is left without the plan."""
+"""The overrides of a command with `plan=`: their values, and the same command without the plan."""
 
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, QuotedString
 
 from resnet_cli.config.paths import config_dir, config_folders
+from resnet_cli.config.run_config import NULL_GROUPS
 from resnet_cli.hydra_app.sweep_params import PARAMS
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def without_plan(
 def with_first_value(override: Override, value: Any) -> str:
     """Return an override as it was typed, with only the first value if it sweeps."""
     if not override.is_sweep_override():
-        return str(override.input_line).removeprefix("++")
+        is_null = override.value() == [] and key_of(override) in NULL_GROUPS  # `hydra_arguments` has translated it
+        return f"{key_of(override)}=null" if is_null else str(override.input_line).removeprefix("++")
     is_listed = not isinstance(override.value(), Glob | IntervalSweep)
     text = next(override.sweep_string_iterator(), "null") if is_listed else str(value)
     return f"{override.get_key_element().removeprefix('++')}={text}"

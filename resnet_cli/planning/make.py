@@ -6,10 +6,11 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 from time import monotonic
 from typing import Any
+
+from hydra.errors import HydraException
 
 from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import parse_seconds
@@ -23,10 +24,9 @@ from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.distributed.options import options_of
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
-from resnet_cli.planning.choices import Plan
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, reads_all_images, validate_other_files
 from resnet_cli.planning.machine import ELSEWHERE, Machine, find_machine
-from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
+from resnet_cli.planning.plan_file import MadePlan, format_override, format_plan
 from resnet_cli.planning.rules import make_plan, planned_keys, read_rules
 from resnet_cli.planning.step_times import (
     MOST_SECONDS,
@@ -52,28 +52,6 @@ BATCH_SIZE = "data.batch_size"
 RATE_LIFETIME = 7 * 24 * 3600  # seconds until nets are measured again: another program may have slowed them down
 # Keys of the data that change neither the set of training images nor their pixels.
 IGNORED_KEYS = ("batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache")
-
-
-@dataclass(frozen=True)
-class MadePlan:
-    """A plan and its files.
-
-    Args:
-        plan: What was chosen.
-        text: The content of `plan.yaml`.
-        fingerprint: The content of `fingerprint.json`.
-        notes: Lines about what the plan could not take into account.
-    """
-
-    plan: Plan
-    text: str
-    fingerprint: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def lines(self) -> list[str]:
-        """The plan as lines for a terminal."""
-        return [*format_lines(self.plan), *(f"plan    {note}" for note in self.notes)]
 
 
 def plan_command(
@@ -283,7 +261,7 @@ class _Measurer:
         """Return whether the options of groups in `values` accept the keys of these groups that were typed."""
         try:
             self._compose(values)
-        except InputError:
+        except (InputError, HydraException):  # the latter for a deleted key that is not there
             return False
         return True
 

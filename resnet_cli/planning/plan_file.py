@@ -3,12 +3,35 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from resnet_cli.config.counts import counted
 from resnet_cli.planning.choices import Choice, Plan
 
 INDENT = "  "
+
+
+@dataclass(frozen=True)
+class MadePlan:
+    """A plan and its files.
+
+    Args:
+        plan: What was chosen.
+        text: The content of `plan.yaml`.
+        fingerprint: The content of `fingerprint.json`.
+        notes: Lines about what the plan could not take into account.
+    """
+
+    plan: Plan
+    text: str
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """The plan as lines for a terminal."""
+        return [*format_lines(self.plan), *(f"plan    {note}" for note in self.notes)]
 
 
 def format_plan(plan: Plan, facts: Mapping[str, Any]) -> str:

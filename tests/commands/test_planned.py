@@ -556,6 +556,7 @@ def test_no_second_kind_of_crop_is_chosen(train):
         (["model=resnet20"], "32", None),
         (["model=resnet20", "model.dropout=0.1", "trainer.time_budget=30 s"], "32", None),
         (["model.norm=group"], "96", "resnet18"),
+        (["~model.dropout"], "32", "resnet20"),
     ],
 )
 def test_images_get_a_size_for_which_a_net_takes_the_typed_keys(train, tmp_path, typed, side, net):

@@ -24,6 +24,7 @@ from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.distributed.options import options_of
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.planning.buildable import require_net
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, reads_all_images, validate_other_files
 from resnet_cli.planning.machine import ELSEWHERE, Machine, find_machine
 from resnet_cli.planning.plan_file import MadePlan, format_override, format_plan
@@ -222,9 +223,7 @@ class _Measurer:
         name = f"{json.dumps(net, sort_keys=True)} {side}, {batch_size}"
         rates = self.rates
         if name not in rates:
-            height, width = (side, side) if self.can_resize else (self.facts["height"], self.facts["width"])
             budget = parse_seconds(self.settings["trainer"].get("time_budget"))
-            size = (self.facts["channels"], height, width)
             # Without groups, whose patterns may name parameters of another net.
             optimizer = {key: value for key, value in settings["optimizer"].items() if key != "groups"}
             nodes: dict[str, Node] = {
@@ -232,7 +231,7 @@ class _Measurer:
             }  # fmt: skip
             with self.machine.switches():
                 rate = images_per_second(
-                    nodes, size, self.facts["classes"],
+                    nodes, self._in_size(side), self.facts["classes"],
                     batch_size=batch_size, device=self.machine.device, precision=self.machine.precision,
                     seconds=MOST_SECONDS if budget is None else min(MOST_SECONDS, budget / 100),
                 )  # fmt: skip
@@ -242,6 +241,11 @@ class _Measurer:
             return rates[name]
         seconds = [1 / rate if rate else inf for rate in (rates[name], self._teacher_rate(batch_size))]
         return 1 / sum(seconds)
+
+    def _in_size(self, side: int) -> tuple[int, int, int]:
+        """Return (C, H, W) of the images, where they can be resized to this side."""
+        height, width = (side, side) if self.can_resize else (self.facts["height"], self.facts["width"])
+        return self.facts["channels"], height, width
 
     def _teacher_rate(self, batch_size: int) -> float:
         """Return the images per second for which the run's teacher predicts classes, at the size that it takes."""
@@ -260,7 +264,9 @@ class _Measurer:
     def accepts(self, values: Mapping[str, Any]) -> bool:
         """Return whether the options of groups in `values` accept the keys of these groups that were typed."""
         try:
-            self._compose(values)
+            model = self._compose(values)["model"]
+            if "model" in values and "model.weights" not in values:
+                require_net(model, self._in_size(PLANNED_SIDE), self.facts["classes"])
         except (InputError, HydraException):  # the latter for a deleted key that is not there
             return False
         return True

@@ -567,6 +567,20 @@ def test_images_get_a_size_for_which_a_net_takes_the_typed_keys(train, tmp_path,
     assert (chosen["data.image_size"], chosen.get("model")) == (side, net)
 
 
+@pytest.mark.parametrize(
+    ("level", "typed", "net"),
+    [
+        ("good", ["model.block=bottleneck", "trainer.time_budget=30 s"], "resnet20"),  # others have another depth
+        ("best", ["model.block=bottleneck"], "resnet20"),
+        ("best", ["model.init=fixup", "model.norm=none"], "resnet8"),  # no level has it, and WRN-16-4 has another order
+    ],
+)
+def test_a_net_that_cannot_be_built_with_the_typed_keys_is_not_chosen(train, level, typed, net):
+    status, _, err = train(f"plan={level}", *TINY, *typed, "--cfg", "job")
+    assert status == 0
+    assert choices_of(err)["model"] == net
+
+
 def test_what_files_of_the_user_set_counts_as_typed(train, tmp_path):
     target = "_target_: resnet_cli.data.synthetic\nimage_size: 8\ncount: 96\n"
     own_config(

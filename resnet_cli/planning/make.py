@@ -99,6 +99,7 @@ def plan_command(
         "holds_out": planner.holds_out,
         "validates": planner.validates,
         "start": start_of_weights(settings),
+        "class_weights": (settings.get("loss") or {}).get("class_weights"),
     }
     processes = options_of(settings["trainer"])
     with fixed_threads(processes):

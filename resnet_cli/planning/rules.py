@@ -60,8 +60,8 @@ def make_plan(
             which reading the images took; 0 if the reserve for planning covers them), `can_resize` (whether a side may
             be chosen), `resize` (how files become squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of
             torchvision whose published weights are on this machine), `validates` (whether there are validation images),
-            `holds_out` (whether they are held out of the training images) and `start` (where the weights of a net that
-            the user chose come from: `published`, `run`, or None).
+            `holds_out` (whether they are held out of the training images), `start` (where the weights of a net that
+            the user chose come from: `published`, `run`, or None) and `class_weights` (those of the loss).
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
         accepts: Returns whether the options of groups accept the keys of these groups that were typed.
@@ -80,7 +80,6 @@ class _Planner:
         self.level, self.facts, self.typed = facts["level"], facts, typed
         self.rate, self.images_left, self.accepts, self.reading = rate, images_left, accepts, reading
         self.facts["net_optimizer"] = None
-        self.facts["class_weights"] = typed.get("loss.class_weights")
         self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
         self.facts["cropped_percent"] = round(100 - 100 / facts["aspect"])
         self.facts["duplicates_percent"] = round(100 * facts["duplicates"])

@@ -868,6 +868,17 @@ def test_no_measure_of_validation_is_planned_without_validation(train, tmp_path)
     assert "trainer.select_by" not in choices_of(err)
 
 
+def test_classes_that_a_loss_of_the_users_weights_are_not_drawn_equally_too(train, tmp_path):
+    own_config(tmp_path, "loss", mine="_target_: resnet_cli.losses.CrossEntropy\nclass_weights: balanced\n")
+    for name, count in (("cat", 80), ("dog", 5)):
+        write_class_folders(tmp_path / "photos" / "train", [name], count, (10, 10))
+        write_class_folders(tmp_path / "photos" / "test", [name], 2, (10, 10))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "--cfg", "job"]
+    assert choices_of(train(*line)[2])["data.sampler"] == "balanced"
+    for typed in ("loss=mine", "loss.class_weights=balanced"):
+        assert "data.sampler" not in choices_of(train(*line, typed)[2])
+
+
 @pytest.mark.slow
 def test_text_lines_are_padded_to_squares(train, tmp_path):
     write_class_folders(tmp_path / "lines", ["cat", "dog"], 12, (64, 16))

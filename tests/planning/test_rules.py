@@ -32,6 +32,7 @@ MACHINE = {
     "holds_out": True,
     "validates": True,
     "start": None,
+    "class_weights": None,
 }
 # Facts by which data differ, with values on both sides of every limit.
 VARIED = {
@@ -136,7 +137,7 @@ def test_classes_are_drawn_equally_only_where_the_rarest_has_very_few_images():
     unlike = {"imbalance": 50.0, "rarest": 16}, {"imbalance": 50.0, "rarest": 2}, {"imbalance": 5.0, "rarest": 6}
     for facts in (*unlike, {**few, "labels": "multi"}):
         assert "data.sampler" not in values(plan(**facts))
-    assert "data.sampler" not in values(plan(typed={"loss.class_weights": "balanced"}, **few)), "weighted twice"
+    assert "data.sampler" not in values(plan(machine={"class_weights": "balanced"}, **few)), "weighted twice"
 
 
 def test_options_of_the_usual_optimizer_that_are_typed_keep_it():

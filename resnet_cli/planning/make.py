@@ -13,6 +13,7 @@ from typing import Any
 from hydra.errors import HydraException
 
 from resnet_cli.config.counts import counted
+from resnet_cli.config.data_keys import KEYS_BESIDE_IMAGES
 from resnet_cli.config.durations import parse_seconds
 from resnet_cli.config.messages import naming
 from resnet_cli.config.run_config import Node
@@ -51,8 +52,6 @@ PLANNED_SIDE = 64  # side in pixels at which files of different sizes are measur
 CACHE = "~/.cache/resnet-cli/decoded"
 BATCH_SIZE = "data.batch_size"
 RATE_LIFETIME = 7 * 24 * 3600  # seconds until nets are measured again: another program may have slowed them down
-# Keys of the data that change neither the set of training images nor their pixels.
-IGNORED_KEYS = ("batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache")
 
 
 def plan_command(
@@ -161,7 +160,7 @@ class _Measurer:
         is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
         self.validates = "val" in parts.samples
         self.holds_out = not is_given and self.validates and parts.samples["val"].split is split
-        reading = {key: value for key, value in self.node.items() if key not in IGNORED_KEYS}
+        reading = {key: value for key, value in self.node.items() if key not in KEYS_BESIDE_IMAGES}
         reads_all = reads_all_images(self.node, parts, self.machine.device)  # else the facts may be those of a sample
         identity = [FORMAT, fingerprint_split(split, chosen), reading, *([] if reads_all else ["sample"])]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]

@@ -404,6 +404,15 @@ def test_a_plan_is_not_for_an_experiment_that_sweeps_over_the_data(train, tmp_pa
     assert "leave out plan to sweep over data.label_noise" in err
 
 
+@pytest.mark.parametrize(
+    "swept", ["data.augment.flip=none,random", "data.sampler=uniform,balanced", "data.val_fraction=0.2,0.3"]
+)
+def test_a_plan_is_for_a_sweep_over_what_leaves_the_data_as_they_are(tmp_path, monkeypatch, capsys, swept):
+    monkeypatch.chdir(tmp_path)
+    with planned.planned(["-m", "plan=quick", *TINY, *SHORT, swept]):
+        assert f"made for {swept.partition(',')[0]}, the first job of the sweep" in capsys.readouterr().err
+
+
 def test_a_sweep_keeps_its_plan_unless_a_key_differs_that_identifies_jobs(train, tmp_path, monkeypatch):
     sweeping_experiment(tmp_path, optimizer__lr="0.1,0.2")
     line = ["-m", "plan=quick", "experiment=swept", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.sweep.dir=s"]

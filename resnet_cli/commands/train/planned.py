@@ -12,7 +12,6 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from resnet_cli.commands.train.plan_overrides import (
-    DATA_KEYS_WITHOUT_EFFECT,
     RUN_KEYS,
     SEARCH_PATH,
     compose_without_plan,
@@ -21,6 +20,7 @@ from resnet_cli.commands.train.plan_overrides import (
     without_plan,
 )
 from resnet_cli.commands.train.stored_plans import find_plan
+from resnet_cli.config.data_keys import KEYS_BESIDE_IMAGES
 from resnet_cli.config.paths import config_dir
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
@@ -37,7 +37,8 @@ from resnet_cli.streams import in_notebook
 from resnet_cli.sweeps.hydra_config import LOCAL_LAUNCHERS
 
 LEVELS = ("quick", "good", "best")
-SWEPT = (*DATA_KEYS_WITHOUT_EFFECT, "data.batch_size")  # keys of data that a planned sweep may vary
+# Keys of data that a planned sweep may vary.
+SWEPT = (*KEYS_BESIDE_IMAGES, "fold", "split_seed", "val_fraction", "drop_last", "eval_crop")
 KEYS_OF_SWEEPS = (SEARCH_PATH, "hydra.sweep.dir", "hydra/launcher", "hydra/sweeper", PARAMS)
 
 
@@ -122,8 +123,8 @@ def _require_one_data_set(overrides: Sequence[Override]) -> None:
     """Raise an `InputError` if a sweep varies the data, so that its jobs need different plans."""
     for override in overrides:
         key = key_of(override)
-        of_data = key == "data" or key.startswith("data.")
-        if override.is_sweep_override() and of_data and key not in SWEPT:
+        group, *parts = key.split(".")
+        if override.is_sweep_override() and group == "data" and parts[:1] not in [[name] for name in SWEPT]:
             raise InputError(
                 f"plan: a plan is for one data set; leave out plan to sweep over {key}, or start the runs one by one"
             )

@@ -404,6 +404,22 @@ def test_a_plan_is_not_for_an_experiment_that_sweeps_over_the_data(train, tmp_pa
     assert "leave out plan to sweep over data.label_noise" in err
 
 
+def test_a_plan_is_for_experiments_on_the_same_data_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_config(
+        tmp_path, "experiment", a="# @package _global_\ndefaults:\n  - override /data: digits\n",
+        b="# @package _global_\ndefaults:\n  - override /data: synthetic\n",
+        c="# @package _global_\ndefaults:\n  - override /data: digits\ntrainer:\n  epochs: 3\n",
+    )  # fmt: skip
+    made = SimpleNamespace(lines=[], text="", fingerprint="")
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: made)
+    line = ["-m", "plan=quick"]
+    with planned.planned([*line, "experiment=a,c"]):
+        pass
+    with pytest.raises(InputError, match="sweep over experiment"), planned.planned([*line, "experiment=a,b"]):
+        pass
+
+
 @pytest.mark.parametrize(
     "swept", ["data.augment.flip=none,random", "data.sampler=uniform,balanced", "data.val_fraction=0.2,0.3"]
 )

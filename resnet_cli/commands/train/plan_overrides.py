@@ -1,6 +1,6 @@
 """The overrides of a command with `plan=`: their values, and the same command without the plan."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, QuotedString
@@ -29,7 +29,7 @@ def values_of(override: Override, options: Sequence[str]) -> list[Any]:
     if not override.is_sweep_override():
         return [value]
     if isinstance(value, Glob):
-        return [str(name) for name in value.filter(_option_names(key_of(override), options))]
+        return [str(name) for name in value.filter(option_names(key_of(override), options))]
     if isinstance(value, IntervalSweep):
         return [value.start]
     return list(map(_without_quotes, override.sweep_iterator()))
@@ -49,7 +49,7 @@ def values_by_key(overrides: Sequence[Override], options: Sequence[str]) -> dict
     }
 
 
-def _option_names(group: str, options: Sequence[str]) -> list[str]:
+def option_names(group: str, options: Sequence[str]) -> list[str]:
     """Return the names of a group's options."""
     return sorted({file.stem for folder in config_folders(options) for file in (folder / group).glob("*.yaml")})
 
@@ -73,6 +73,23 @@ def compose_without_plan(
 
     items, _ = without_plan(overrides, options, hydra_keys)
     return compose_settings(items, config_dir=config_dir(options))
+
+
+def compose_each(override: Override, overrides: Sequence[Override], options: Sequence[str]) -> Iterator["Composed"]:
+    """Compose the config without the plan for each option of a swept group, with the first value of other swept keys.
+
+    Args:
+        override: The override that sweeps over the options.
+        overrides: The overrides of the command.
+        options: Its options.
+    """
+    from resnet_cli.hydra_app.compose import compose_settings
+
+    others = [other for other in overrides if other is not override]
+    items, _ = without_plan(others, options, (SEARCH_PATH,))
+    for value in values_of(override, options):
+        option = f"{override.get_key_element()}={'null' if value is None else value}"
+        yield compose_settings([*items, option], config_dir=config_dir(options))
 
 
 def without_plan(

@@ -14,13 +14,16 @@ from hydra.errors import HydraException
 from resnet_cli.commands.train.plan_overrides import (
     RUN_KEYS,
     SEARCH_PATH,
+    compose_each,
     compose_without_plan,
     key_of,
+    option_names,
     values_of,
     without_plan,
 )
 from resnet_cli.commands.train.stored_plans import find_plan
-from resnet_cli.config.data_keys import KEYS_BESIDE_IMAGES
+from resnet_cli.config.data_keys import HOW_READ, KEYS_BESIDE_IMAGES
+from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import config_dir
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
@@ -71,7 +74,7 @@ def planned(arguments: Sequence[str], resumed: Collection[str] = ()) -> Iterator
     sweep = compose_without_plan(overrides, options, KEYS_OF_SWEEPS) if is_multirun(options) else None
     if sweep is not None:
         overrides = _with_params(overrides, sweep.params)
-        _require_one_data_set(overrides)
+        _require_one_data_set(overrides, options)
     is_local = sweep is None or sweep.launcher.endswith(LOCAL_LAUNCHERS)
     with TemporaryDirectory(prefix="resnet-cli-plan-") as name:
         files: dict[str, dict[str, str]] = {}
@@ -119,15 +122,26 @@ def _levels(overrides: Sequence[Override], options: Sequence[str]) -> list[str]:
     return values
 
 
-def _require_one_data_set(overrides: Sequence[Override]) -> None:
+def _require_one_data_set(overrides: Sequence[Override], options: Sequence[str]) -> None:
     """Raise an `InputError` if a sweep varies the data, so that its jobs need different plans."""
     for override in overrides:
         key = key_of(override)
-        group, *parts = key.split(".")
-        if override.is_sweep_override() and group == "data" and parts[:1] not in [[name] for name in SWEPT]:
+        if override.is_sweep_override() and _varies_data(override, overrides, options):
             raise InputError(
                 f"plan: a plan is for one data set; leave out plan to sweep over {key}, or start the runs one by one"
             )
+
+
+def _varies_data(override: Override, overrides: Sequence[Override], options: Sequence[str]) -> bool:
+    """Return whether the values of a swept key lead to different data: a file of `experiment` may set any key."""
+    group, *parts = key_of(override).split(".")
+    if group == "data":
+        return parts[:1] not in [[name] for name in SWEPT]
+    if parts or group in (*CONFIG_GROUPS, "logger", "plan") or not option_names(group, options):
+        return False
+    nodes = [composed.settings["data"] for composed in compose_each(override, overrides, options)]
+    data = [{key: value for key, value in node.items() if key not in (*SWEPT, *HOW_READ)} for node in nodes]
+    return any(other != data[0] for other in data)
 
 
 def _with_params(overrides: Sequence[Override], params: Sequence[str]) -> list[Override]:

@@ -103,6 +103,18 @@ def test_a_run_without_a_checkpoint_keeps_its_plan_for_the_same_command_only(tra
     assert "data.count=64" in record_of(tmp_path / "run")["overrides"]
 
 
+def test_a_run_that_begins_anew_without_a_plan_has_none(train, tmp_path):
+    line = [*TINY, "model=resnet8", "trainer.epochs=1", "hydra.run.dir=run", "resume=auto"]
+    assert train("plan=quick", *line)[0] == 0
+    run = tmp_path / "run"
+    for file in (*run.glob("checkpoints/*"), *run.glob("*.jsonl")):
+        file.unlink()
+    assert train(*line)[0] == 0
+    assert not (run / "plan.yaml").exists()
+    assert not (run / "fingerprint.json").exists()
+    assert "## Plan" not in (run / "card.md").read_text()
+
+
 @pytest.mark.slow
 def test_jobs_of_a_sweep_have_their_plans(train, tmp_path):
     status, _, _ = train("-m", "plan=quick,good", "seed=0,1", *TINY, *SHORT, "hydra.sweep.dir=sweep")

@@ -950,6 +950,16 @@ def test_a_resumed_sweep_keeps_its_plan(train, tmp_path, monkeypatch):
     assert [len(job.with_name("metrics.jsonl").read_text().splitlines()) for job in jobs] == [2, 2]
 
 
+def test_a_sweep_with_nested_folders_keeps_its_plan(train, tmp_path, monkeypatch):
+    folders = ["hydra.sweep.dir=s", "hydra.sweep.subdir=nested/${seed}"]
+    line = ["-m", "plan=quick", *TINY, "model=resnet8", "trainer.epochs=1", "seed=0,1", *folders]
+    assert train(*line)[0] == 0
+    assert (tmp_path / "s/nested/1/plan.yaml").is_file()
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    with planned.planned([*line, "data.workers=0"]) as plans:
+        assert plans.files_of("quick")["plan.yaml"] == (tmp_path / "s/nested/0/plan.yaml").read_text()
+
+
 @pytest.mark.slow
 def test_a_run_in_the_folder_of_an_experiment_keeps_its_plan(train, tmp_path, monkeypatch):
     (tmp_path / "conf/experiment").mkdir(parents=True)

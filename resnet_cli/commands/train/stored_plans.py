@@ -1,6 +1,7 @@
 """The plan that an earlier start of a command left in its output folder."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from resnet_cli.commands.train.plan_overrides import SEARCH_PATH, compose_without_plan, key_of, values_by_key
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home
 from resnet_cli.planning.plan_file import has_level
 from resnet_cli.runs.folder import RunDir
@@ -43,13 +44,24 @@ def find_plan(
         if run.last.exists() or run.previous.exists() or not _differing_keys(run, own, options):
             runs.append(run)
     if sweep is not None and sweep.sweep_dir is not None:
-        jobs = map(RunDir, sorted(expand_home(sweep.sweep_dir).glob("*/")))
+        jobs = _jobs(expand_home(sweep.sweep_dir))
         runs += [job for job in jobs if set(filter(changes_job, _differing_keys(job, own, options))) <= changing]
     for run in runs:
         text = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else ""
         if has_level(text, level):
             return text, run.fingerprint.read_text(encoding="utf-8") if run.fingerprint.is_file() else "{}\n"
     return None
+
+
+def _jobs(folder: Path) -> list[RunDir]:
+    """Return the folders of a sweep's jobs: those in its folder, and nested ones that its record names."""
+    from resnet_cli.sweeps.folder import SweepDir
+
+    found = set(folder.glob("*/"))
+    with suppress(InputError, MachineError):
+        names = [Path(name) for name in SweepDir(folder).job_overrides()]
+        found |= {folder / name for name in names if not name.is_absolute() and ".." not in name.parts}
+    return [RunDir(path) for path in sorted(found)]
 
 
 def _run_folder(overrides: Sequence[Override], options: Sequence[str]) -> Path | None:

@@ -36,11 +36,12 @@ from resnet_cli.planning.step_times import (
     images_per_second,
     teacher_images_per_second,
 )
-from resnet_cli.planning.typed import keys_of_other_classes, start_of_weights, typed_values
+from resnet_cli.planning.typed import keys_of_other_classes, least_batch, start_of_weights, typed_values
 from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
 from resnet_cli.session.dry_run import check_weights
 from resnet_cli.session.pretrained_files import has_published_weights
+from resnet_cli.session.refusals import require_foreseeable
 from resnet_cli.session.shared_start import fixed_threads
 from resnet_cli.session.trained import open_trained
 from resnet_cli.training.device import has_bf16_matrix_units
@@ -74,6 +75,8 @@ def plan_command(
     if BATCH_SIZE in typed:
         typed[BATCH_SIZE] = build.batch_size(settings["data"])  # the default if the key was deleted
     budget = parse_seconds(settings["trainer"].get("time_budget"))
+    if budget is not None:
+        require_foreseeable(settings["trainer"])
     machine = find_machine(level, settings["trainer"], typed, is_local=is_local)
     for key in ("init_from", "teacher"):  # before nets are measured
         if settings.get(key) is not None:
@@ -98,6 +101,7 @@ def plan_command(
         "holds_out": planner.holds_out,
         "validates": planner.validates,
         "start": start_of_weights(settings),
+        "least_batch": least_batch(settings),
         "class_weights": (settings.get("loss") or {}).get("class_weights"),
     }
     processes = options_of(settings["trainer"])

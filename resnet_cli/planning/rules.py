@@ -61,7 +61,8 @@ def make_plan(
             be chosen), `resize` (how files become squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of
             torchvision whose published weights are on this machine), `validates` (whether there are validation images),
             `holds_out` (whether they are held out of the training images), `start` (where the weights of a net that
-            the user chose come from: `published`, `run`, or None) and `class_weights` (those of the loss).
+            the user chose come from: `published`, `run`, or None), `class_weights` (those of the loss) and
+            `least_batch` (images that a batch needs for other keys).
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
         accepts: Returns whether the options of groups accept the keys of these groups that were typed.
@@ -91,7 +92,7 @@ class _Planner:
         self._hold_out()
         row = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))
         self.facts["passes"] = row[self.level]
-        self._apply(self.rules["batch_size"])
+        self._choose_batch_size()
         self._count_step_images()
         self.epochs_are_typed = isinstance(self.typed.get(EPOCHS), int | float)
         if self.epochs_are_typed:
@@ -117,6 +118,15 @@ class _Planner:
         for val_fraction in [choice.value for choice in self.choices if choice.key == "data.val_fraction"]:
             self.facts["images"] = self.images_left(val_fraction)
         self.facts["steps_at_32"] = -(-self.facts["images"] // 32)
+
+    def _choose_batch_size(self) -> None:
+        """Choose the batch size by its rule, or the first power of two that is large enough for what was typed."""
+        before, least = len(self.choices), self.facts["least_batch"]
+        self._apply(self.rules["batch_size"])
+        if len(self.choices) > before and self.facts["batch_size"] < least:
+            self.choices.pop()
+            why = f"the micro-batches, processes or repeats that you set need at least {counted(least, 'image')}"
+            self._choose({"data.batch_size": 1 << (least - 1).bit_length()}, why, "not measured")
 
     def _count_step_images(self) -> None:
         """Count the images of a step: a batch, but at most all training images."""

@@ -207,6 +207,10 @@ def test_values_of_an_experiment_count_as_typed(train, tmp_path):
         (["plan=good", "data=image_folder", "data.root=missing"], "data.root=missing does not exist"),
         (["plan=good", "data=image_folder", "data.root=photos", "data.layout=classes"], "has 1 class"),
         (["plan=good", *TINY[:2], "data.classes=3", "data.count=4", "data.val_fraction=0"], "too few to train on"),
+        (
+            ["plan=good", *TINY, "trainer.time_budget=1 h", "trainer.log_sharpness=1"],
+            "a time budget cannot account for",
+        ),
         (["plan=good", "reproduce=missing"], "leave out plan with reproduce"),
         (["plan=good", *TINY, "model=resnet21"], "error: model=resnet21: no such option"),
         (["-m", "plan=good", *TINY, "schedule=missing", "seed=0,1"], "error: schedule=missing: no such option"),

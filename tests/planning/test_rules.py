@@ -33,6 +33,7 @@ MACHINE = {
     "validates": True,
     "start": None,
     "class_weights": None,
+    "least_batch": 1,
 }
 # Facts by which data differ, with values on both sides of every limit.
 VARIED = {
@@ -419,6 +420,15 @@ def test_learning_rates_are_not_scaled_to_more_images_than_a_step_has_or_rates_w
     assert choice.value == rate
     assert reason in choice.reason
     assert values(made).get("optimizer.sgd_lr", rate) == rate
+
+
+@pytest.mark.parametrize(("least", "size"), [(32, 32), (48, 64), (64, 64), (300, 512)])
+def test_a_batch_has_images_enough_for_what_is_typed(least, size):
+    made = plan(images=500, machine={"least_batch": least})
+    assert values(made)["data.batch_size"] == size
+    assert [choice.key for choice in made.choices].count("data.batch_size") == 1
+    typed = plan(images=500, machine={"least_batch": least}, typed={"data.batch_size": 16})
+    assert "data.batch_size" not in values(typed)
 
 
 def test_nets_are_timed_with_no_more_images_than_there_are():

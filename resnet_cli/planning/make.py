@@ -101,6 +101,8 @@ def plan_command(
         "holds_out": planner.holds_out,
         "validates": planner.validates,
         "start": start_of_weights(settings),
+        "net_class": settings["model"].get("_target_"),
+        "stem": settings["model"].get("stem"),
         "least_batch": least_batch(settings),
         "class_weights": (settings.get("loss") or {}).get("class_weights"),
     }

@@ -61,8 +61,8 @@ def make_plan(
             be chosen), `resize` (how files become squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of
             torchvision whose published weights are on this machine), `validates` (whether there are validation images),
             `holds_out` (whether they are held out of the training images), `start` (where the weights of a net that
-            the user chose come from: `published`, `run`, or None), `class_weights` (those of the loss) and
-            `least_batch` (images that a batch needs for other keys).
+            the user chose come from: `published`, `run`, or None), `class_weights` (those of the loss), `least_batch`
+            (images that a batch needs for other keys), `net_class` and `stem` (of the net in the config).
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
         accepts: Returns whether the options of groups accept the keys of these groups that were typed.

@@ -598,10 +598,14 @@ def test_no_second_kind_of_crop_is_chosen(train):
         (["model=resnet20", "model.dropout=0.1", "trainer.time_budget=30 s"], "32", None),
         (["model.norm=group"], "96", "resnet18"),
         (["~model.dropout"], "32", "resnet20"),
+        (["model=resnet56"], "32", None),
+        (["model=resnet50"], "32", None),
+        (["init_from=weights.pt"], "32", None),
     ],
 )
 def test_images_get_a_size_for_which_a_net_takes_the_typed_keys(train, tmp_path, typed, side, net):
     write_class_folders(tmp_path / "photos", ["cat", "dog"], 20, (96, 96))
+    torch.save({"weight": torch.ones(1)}, tmp_path / "weights.pt")
     status, _, err = train("plan=good", "data=image_folder", "data.root=photos", *typed, "--cfg", "job")
     assert status == 0
     chosen = choices_of(err)

@@ -34,6 +34,8 @@ MACHINE = {
     "start": None,
     "class_weights": None,
     "least_batch": 1,
+    "net_class": None,
+    "stem": None,
 }
 # Facts by which data differ, with values on both sides of every limit.
 VARIED = {
@@ -520,6 +522,22 @@ def test_a_net_that_was_chosen_keeps_the_sizes_that_it_takes():
     assert values(made)["data.image_size"] == 128
     with pytest.raises(InputError, match="too small"):
         plan(typed={"model": "torchvision"}, machine={"budget": 300, "can_resize": True}, rate=rate, short_side=64)
+
+
+@pytest.mark.parametrize(
+    ("net_class", "stem", "side"),
+    [
+        ("resnet_cli.models.CifarResNet", None, 32),
+        ("resnet_cli.models.StagedResNet", "cifar", 32),
+        ("resnet_cli.models.StagedResNet", "imagenet", 224),
+        ("own.Net", None, 224),
+    ],
+)
+def test_a_net_without_a_row_gets_the_sizes_of_its_class(net_class, stem, side):
+    machine = {"can_resize": True, "net_class": net_class, "stem": stem}
+    for given in ({"typed": {"model": "mine"}}, {"machine": {**machine, "start": "run"}}):
+        made = plan(**{"machine": machine, **given}, short_side=300, height=64, width=64)
+        assert values(made)["data.image_size"] == side
 
 
 def test_a_class_of_one_or_two_images_is_warned_of_with_what_to_do():

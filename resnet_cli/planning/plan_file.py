@@ -10,6 +10,7 @@ from resnet_cli.config.counts import counted
 from resnet_cli.planning.choices import Choice, Plan
 
 INDENT = "  "
+HEADER = "# @package _global_\n"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def format_plan(plan: Plan, facts: Mapping[str, Any]) -> str:
     options = [choice for choice in plan.choices if "." not in choice.key]
     values = [choice for choice in plan.choices if "." in choice.key]
     lines = [
-        "# @package _global_",
+        HEADER.rstrip("\n"),
         f"# plan={plan.level} for {counted(plan.images, 'training image')} of {counted(facts['classes'], 'class')}, "
         "by resnet-cli.",
         "# Copy it to conf/experiment/NAME.yaml to change it, and train with experiment=NAME.",

@@ -871,6 +871,37 @@ def test_a_plan_of_a_former_version_is_read(train, tmp_path, monkeypatch):
     assert train(*line)[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("more", "is_used"),
+    [
+        ("", True),
+        ("trainer:\n  epochs: 3\nplan: good\n", True),
+        ("defaults:\n  - override /model: resnet20\n", True),
+        ("defaults:\n  - override /model: ../other\n", False),
+        ("defaults:\n  - override /hydra/launcher: own\n", False),
+        ("defaults:\n  - own\n", False),
+        ("hydra:\n  callbacks:\n    own:\n      _target_: own.Callback\n", False),
+        ("model:\n  _target_: own.Net\n", False),
+        ("  augment:\n    flip: {_target_: own.Flip}\n", False),
+        ("  augment:\n    resized_crop: [{_target_: own.Crop}]\n", False),
+        ("optimizer:\n  lr: ${oc.env:HOME}\n", False),
+        ("# @package hydra\n", False),
+        ("model: [\n", False),
+    ],
+)
+def test_a_stored_plan_that_sets_more_than_plans_do_is_not_used(tmp_path, monkeypatch, capsys, more, is_used):
+    monkeypatch.chdir(tmp_path)
+    made = SimpleNamespace(lines=[], text="new", fingerprint="")
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: made)
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/last.pt").touch()
+    text = f"# @package _global_\n# plan=good for 77 training images\ndata:\n  batch_size: 8\n{more}"
+    (tmp_path / "run/plan.yaml").write_text(text)
+    with planned.planned(["plan=good", *TINY, "hydra.run.dir=run"]) as plans:
+        assert plans.files_of("good")["plan.yaml"] == (text if is_used else "new")
+    assert ("plan.yaml: sets more than a plan does" in capsys.readouterr().err) is not is_used
+
+
 def test_several_levels_without_multirun_are_not_planned(train, monkeypatch):
     monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
     status, _, err = train("plan=good,quick", *TINY)

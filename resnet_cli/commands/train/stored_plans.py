@@ -1,5 +1,7 @@
 """The plan that an earlier start of a command left in its output folder."""
 
+import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,14 +12,19 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from resnet_cli.commands.train.plan_overrides import SEARCH_PATH, compose_without_plan, key_of, values_by_key
+from resnet_cli.config.stored import LARGEST_FILE, flat, load
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home
-from resnet_cli.planning.plan_file import has_level
+from resnet_cli.planning.plan_file import HEADER, as_option, has_level
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.logs import print_line
 from resnet_cli.runs.reading import read_run
+from resnet_cli.runs.terminal import format_line
 
 if TYPE_CHECKING:
     from resnet_cli.hydra_app.compose import Composed
+
+PLANNED_OPTION = re.compile(r"override /(?:model|optimizer|schedule|loss)=\w+")
 
 
 def find_plan(
@@ -46,11 +53,57 @@ def find_plan(
     if sweep is not None and sweep.sweep_dir is not None:
         jobs = _jobs(expand_home(sweep.sweep_dir))
         runs += [job for job in jobs if set(filter(changes_job, _differing_keys(job, own, options))) <= changing]
+    refused: Path | None = None
     for run in runs:
         text = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else ""
-        if has_level(text, level):
+        if has_level(text, level) and _sets_planned_keys(text, level):
             return text, run.fingerprint.read_text(encoding="utf-8") if run.fingerprint.is_file() else "{}\n"
+        refused = run.plan if has_level(text, level) else refused
+    if refused is not None:
+        line = f"plan    {refused}: sets more than a plan does, and is not used; a new plan is made"
+        print_line(format_line(line, sys.stderr), sys.stderr)
     return None
+
+
+def _sets_planned_keys(text: str, level: str) -> bool:
+    """Return whether a plan sets only what plans set: it may be in a folder that somebody else has made.
+
+    Args:
+        text: The plan, which becomes part of the command's own config.
+        level: Its level.
+    """
+    if len(text) > LARGEST_FILE or not text.startswith(HEADER) or text.count("@package") > 1:
+        return False
+    try:
+        content = load(as_option(text, level), "plan.yaml")
+    except InputError:
+        return False
+    options = content.pop("defaults", [])
+    keys = _keys_of_plans()
+    return (
+        isinstance(options, list)
+        and all(isinstance(item, dict) and all(map(_is_planned_option, item.items())) for item in options)
+        and all(key in keys and _is_plain(value) for key, value in flat(content).items())
+    )
+
+
+def _keys_of_plans() -> set[str]:
+    """Return all keys that plans set."""
+    from resnet_cli.planning.rules import planned_keys, read_rules  # it imports torch
+
+    nets = [*read_rules()["nets"], *read_rules()["pretrained_nets"]]
+    return {"plan", "data.image_size", *planned_keys(), *(key for net in nets for key in net["set"])}
+
+
+def _is_planned_option(item: tuple[str, Any]) -> bool:
+    """Return whether an item of a defaults list chooses an option by its name, as plans do."""
+    return PLANNED_OPTION.fullmatch(f"{item[0]}={item[1]}") is not None
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is a number, text without references, or a list of such values."""
+    values = value if isinstance(value, list) else [value]
+    return not any(isinstance(part, list | dict) or "${" in str(part) for part in values)
 
 
 def _jobs(folder: Path) -> list[RunDir]:

@@ -34,6 +34,7 @@ from resnet_cli.planning.step_times import (
     MOST_SECONDS,
     PLANNING_RESERVE,
     images_per_second,
+    parts_of_batch,
     teacher_images_per_second,
 )
 from resnet_cli.planning.typed import keys_of_other_classes, least_batch, start_of_weights, typed_values
@@ -226,9 +227,10 @@ class _Measurer:
         """
         settings = self._compose(values)
         net = {"model": settings["model"], "optimizer": settings["optimizer"]["_target_"]}
-        name = f"{json.dumps(net, sort_keys=True)} {side}, {batch_size}"
+        parts = parts_of_batch(self.settings["trainer"], self.machine.device)
+        name = f"{json.dumps(net, sort_keys=True)} {side}, {batch_size}" + (f" in {parts} parts" if parts > 1 else "")
         rates = self.rates
-        if name not in rates:
+        if not rates.get(name):
             budget = parse_seconds(self.settings["trainer"].get("time_budget"))
             # Without groups, whose patterns may name parameters of another net.
             optimizer = {key: value for key, value in settings["optimizer"].items() if key != "groups"}
@@ -241,6 +243,8 @@ class _Measurer:
                     batch_size=batch_size, device=self.machine.device, precision=self.machine.precision,
                     seconds=MOST_SECONDS if budget is None else min(MOST_SECONDS, budget / 100),
                 )  # fmt: skip
+            if rate == 0:  # not remembered: another process may have the memory of the card
+                return 0.0
             rates[name] = round(rate, 1)
             self._save()
         if self.settings.get("teacher") is None:

@@ -499,6 +499,15 @@ def test_measurements_are_remembered(train, tmp_path, monkeypatch):
     assert len(calls) == count
 
 
+def test_a_net_that_did_not_fit_into_memory_is_measured_again(train, monkeypatch):
+    measured = []
+    monkeypatch.setattr(make, "images_per_second", lambda *arguments, **options: measured.append(1) or 0.0)
+    line = ["plan=quick", *TINY, "model=resnet8", "trainer.time_budget=30 s", "--cfg", "job"]
+    for _ in range(2):
+        assert train(*line)[0] == 0
+    assert len(measured) == 2
+
+
 @pytest.mark.slow
 def test_nets_are_measured_with_their_optimizer_and_batch(train, monkeypatch):
     measured = []

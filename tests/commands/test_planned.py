@@ -434,6 +434,10 @@ def test_a_plan_is_for_experiments_on_the_same_data_only(tmp_path, monkeypatch):
         pass
     with pytest.raises(InputError, match="sweep over experiment"), planned.planned([*line, "experiment=a,b"]):
         pass
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/sweep.json").touch()
+    with planned.planned([*line, "experiment=a,b", "hydra.sweep.dir=s"]):
+        pass  # a sweep of a former version is continued
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import config_dir
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.argument_parser import check_options
 from resnet_cli.hydra_app.overrides import hydra_arguments, is_multirun, split_arguments
 from resnet_cli.hydra_app.search_path import generated_configs
@@ -37,6 +38,7 @@ from resnet_cli.runs.logs import print_line
 from resnet_cli.runs.terminal import format_line
 from resnet_cli.session.context import Plans
 from resnet_cli.streams import in_notebook
+from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.hydra_config import LOCAL_LAUNCHERS
 
 LEVELS = ("quick", "good", "best")
@@ -74,7 +76,8 @@ def planned(arguments: Sequence[str], resumed: Collection[str] = ()) -> Iterator
     sweep = compose_without_plan(overrides, options, KEYS_OF_SWEEPS) if is_multirun(options) else None
     if sweep is not None:
         overrides = _with_params(overrides, sweep.params)
-        _require_one_data_set(overrides, options)
+        is_new = sweep.sweep_dir is None or not SweepDir(expand_home(sweep.sweep_dir)).record.is_file()
+        _require_one_data_set(overrides, options, is_new=is_new)
     is_local = sweep is None or sweep.launcher.endswith(LOCAL_LAUNCHERS)
     with TemporaryDirectory(prefix="resnet-cli-plan-") as name:
         files: dict[str, dict[str, str]] = {}
@@ -122,11 +125,18 @@ def _levels(overrides: Sequence[Override], options: Sequence[str]) -> list[str]:
     return values
 
 
-def _require_one_data_set(overrides: Sequence[Override], options: Sequence[str]) -> None:
-    """Raise an `InputError` if a sweep varies the data, so that its jobs need different plans."""
-    for override in overrides:
+def _require_one_data_set(overrides: Sequence[Override], options: Sequence[str], *, is_new: bool) -> None:
+    """Raise an `InputError` if a sweep varies the data, so that its jobs need different plans.
+
+    Args:
+        overrides: The overrides of the command.
+        options: Its options.
+        is_new: The sweep is new; former versions did not look into the files of experiments.
+    """
+    for override in filter(Override.is_sweep_override, overrides):
         key = key_of(override)
-        if override.is_sweep_override() and _varies_data(override, overrides, options):
+        of_data = key.partition(".")[0] == "data"
+        if (of_data or is_new) and _varies_data(override, overrides, options):
             raise InputError(
                 f"plan: a plan is for one data set; leave out plan to sweep over {key}, or start the runs one by one"
             )

@@ -20,6 +20,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
 from resnet_cli.runs.reading import read_run
 from resnet_cli.runs.terminal import format_line
+from resnet_cli.sweeps.folder import SweepDir
 
 if TYPE_CHECKING:
     from resnet_cli.hydra_app.compose import Composed
@@ -108,8 +109,6 @@ def _is_plain(value: Any) -> bool:
 
 def _jobs(folder: Path) -> list[RunDir]:
     """Return the folders of a sweep's jobs: those in its folder, and nested ones that its record names."""
-    from resnet_cli.sweeps.folder import SweepDir
-
     found = set(folder.glob("*/"))
     with suppress(InputError, MachineError):
         names = [Path(name) for name in SweepDir(folder).job_overrides()]

@@ -40,8 +40,8 @@ def images_per_second(
 ) -> float:
     """Train a net on a few random batches and return its rate by the fastest of them.
 
-    On a CPU, batches are smaller than those of the run; on CUDA they are its micro-batches. The update of the weights is
-    timed by itself, since it takes the same time for a batch of any size. The states of the global random generators
+    On a CPU, batches are smaller than those of the run; on CUDA they are its micro-batches. The update of the weights
+    is timed by itself: it takes the same time for a batch of any size. The states of the global random generators
     are kept.
 
     Args:

@@ -46,13 +46,13 @@ def without_leftovers(settings: Settings, given_keys: Sequence[str], file_keys: 
             continue
         kept = set(CONFIG_GROUPS[part].reader_parameters(_parameters(node.get("_target_"))))
         if not is_given:
-            kept |= _accepted(node) | {key.split(".")[1] for key in file_keys if key.startswith(f"{part}.")}
+            kept |= accepted_keys(node) | {key.split(".")[1] for key in file_keys if key.startswith(f"{part}.")}
         kept |= {key.split(".")[1] for key in given_keys if key.startswith(f"{part}.")}
         settings[part] = {key: value for key, value in node.items() if key in kept}
     return settings
 
 
-def _accepted(node: Mapping[str, Any]) -> set[str]:
+def accepted_keys(node: Mapping[str, Any]) -> set[str]:
     """Return the arguments of a node that its target accepts; all of them if it accepts any keyword or is unknown."""
     with suppress(Exception):  # reported by `check`
         own = signature(str(node["_target_"]))

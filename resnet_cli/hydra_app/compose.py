@@ -24,7 +24,7 @@ from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app import compat
-from resnet_cli.hydra_app.option_files import file_keys, keys_of_files, require_typed_plan, with_typed_plan
+from resnet_cli.hydra_app.option_files import file_keys, keys_of_files, plan_keys, require_typed_plan, with_typed_plan
 from resnet_cli.hydra_app.overrides import has_fixed_folder, hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.run_name import model_name, register_resolvers
 from resnet_cli.hydra_app.search_path import user_configs
@@ -61,7 +61,8 @@ def checked_settings(
         in_files: The keys in files that may set any key, such as experiments.
         valid: A valid config; parts that both configs share as one object are not checked again.
     """
-    settings = with_typed_plan(validation.without_leftovers(settings, keys, in_files), keys)
+    chosen = [*keys, *plan_keys(settings, keys)]
+    settings = with_typed_plan(validation.without_leftovers(settings, chosen, in_files), keys)
     reproduce = settings.get("reproduce")
     if isinstance(reproduce, str) and reproduce.strip():
         return _reproduced_settings(settings, keys, in_files, find_run_of("reproduce", reproduce))

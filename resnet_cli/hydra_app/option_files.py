@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import is_built_in
 from resnet_cli.config.stored import flat
-from resnet_cli.config.validation import Settings
+from resnet_cli.config.validation import Settings, accepted_keys
 from resnet_cli.config.yaml_errors import display_path
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.file_source import active_notes
@@ -105,6 +105,23 @@ def with_typed_plan(settings: Settings, keys: Collection[str]) -> Settings:
     """
     level = HydraConfig.get().runtime.choices.get(PLAN) if PLAN in keys else None
     return {**settings, PLAN: level} if isinstance(level, str) else settings
+
+
+def plan_keys(settings: Settings, keys: Collection[str]) -> list[str]:
+    """Return the keys that the typed plan sets, of those that the classes of their groups have.
+
+    Args:
+        settings: The composed config as plain data, of which Hydra's present config has the choices.
+        keys: The keys on the command line.
+    """
+    config = HydraConfig.get() if PLAN in keys else None
+    level = None if config is None else config.runtime.choices.get(PLAN)
+    if config is None or not isinstance(level, str):
+        return []
+    planned = [key.split(".") for file in _files(config, PLAN, level) for key in flat(file.content)]
+    nodes = {key[0]: settings.get(key[0]) for key in planned}
+    accepted = {group: accepted_keys(node) for group, node in nodes.items() if isinstance(node, dict)}
+    return [".".join(key) for key in planned if key[1:2] and key[1] in accepted.get(key[0], ())]
 
 
 def option_target(config: HydraConf | DictConfig, group: str) -> str | None:

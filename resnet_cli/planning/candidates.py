@@ -50,16 +50,18 @@ class Candidates:
         return [side for side in sides if self._has_net(side)] or sides
 
     def sides_of_given_net(self) -> list[int]:
-        """Return the sides that images may get for the net that the user chose: those of its row, if it has one."""
+        """Return the sides that images may get for the net that the user chose: those of its row or its class."""
         sides = list(self._sides_of_files())
         missing = object()
         rows = [
             net for net in self.rules["nets"]
             if all(self.typed.get(key, missing) == value for key, value in net["set"].items())
         ]  # fmt: skip
+        rows.sort(key=lambda net: len(net["set"]), reverse=True)
+        rows += [row for row in self.rules["sides_of_classes"] if holds(row["when"], self.facts)]
         if not rows or not self.facts["can_resize"]:
             return sides
-        low, high = max(rows, key=lambda net: len(net["set"]))["sides"]
+        low, high = rows[0]["sides"]
         return [side for side in sides if low <= side <= high] or sides
 
     @property

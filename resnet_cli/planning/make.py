@@ -6,12 +6,14 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 from time import monotonic
 from typing import Any
 
+from hydra.errors import HydraException
+
 from resnet_cli.config.counts import counted
+from resnet_cli.config.data_keys import KEYS_BESIDE_IMAGES
 from resnet_cli.config.durations import parse_seconds
 from resnet_cli.config.messages import naming
 from resnet_cli.config.run_config import Node
@@ -23,22 +25,24 @@ from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.distributed.options import options_of
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
-from resnet_cli.planning.choices import Plan
+from resnet_cli.planning.buildable import require_net
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, reads_all_images, validate_other_files
 from resnet_cli.planning.machine import ELSEWHERE, Machine, find_machine
-from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
+from resnet_cli.planning.plan_file import MadePlan, format_override, format_plan
 from resnet_cli.planning.rules import make_plan, planned_keys, read_rules
 from resnet_cli.planning.step_times import (
     MOST_SECONDS,
     PLANNING_RESERVE,
     images_per_second,
+    parts_of_batch,
     teacher_images_per_second,
 )
-from resnet_cli.planning.typed import keys_of_other_classes, start_of_weights, typed_values
+from resnet_cli.planning.typed import keys_of_other_classes, least_batch, start_of_weights, typed_values
 from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
 from resnet_cli.session.dry_run import check_weights
 from resnet_cli.session.pretrained_files import has_published_weights
+from resnet_cli.session.refusals import require_foreseeable
 from resnet_cli.session.shared_start import fixed_threads
 from resnet_cli.session.trained import open_trained
 from resnet_cli.training.device import has_bf16_matrix_units
@@ -50,30 +54,6 @@ PLANNED_SIDE = 64  # side in pixels at which files of different sizes are measur
 CACHE = "~/.cache/resnet-cli/decoded"
 BATCH_SIZE = "data.batch_size"
 RATE_LIFETIME = 7 * 24 * 3600  # seconds until nets are measured again: another program may have slowed them down
-# Keys of the data that change neither the set of training images nor their pixels.
-IGNORED_KEYS = ("batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache")
-
-
-@dataclass(frozen=True)
-class MadePlan:
-    """A plan and its files.
-
-    Args:
-        plan: What was chosen.
-        text: The content of `plan.yaml`.
-        fingerprint: The content of `fingerprint.json`.
-        notes: Lines about what the plan could not take into account.
-    """
-
-    plan: Plan
-    text: str
-    fingerprint: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def lines(self) -> list[str]:
-        """The plan as lines for a terminal."""
-        return [*format_lines(self.plan), *(f"plan    {note}" for note in self.notes)]
 
 
 def plan_command(
@@ -96,6 +76,8 @@ def plan_command(
     if BATCH_SIZE in typed:
         typed[BATCH_SIZE] = build.batch_size(settings["data"])  # the default if the key was deleted
     budget = parse_seconds(settings["trainer"].get("time_budget"))
+    if budget is not None:
+        require_foreseeable(settings["trainer"])
     machine = find_machine(level, settings["trainer"], typed, is_local=is_local)
     for key in ("init_from", "teacher"):  # before nets are measured
         if settings.get(key) is not None:
@@ -120,6 +102,10 @@ def plan_command(
         "holds_out": planner.holds_out,
         "validates": planner.validates,
         "start": start_of_weights(settings),
+        "net_class": settings["model"].get("_target_"),
+        "stem": settings["model"].get("stem"),
+        "least_batch": least_batch(settings),
+        "class_weights": (settings.get("loss") or {}).get("class_weights"),
     }
     processes = options_of(settings["trainer"])
     with fixed_threads(processes):
@@ -181,7 +167,7 @@ class _Measurer:
         is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
         self.validates = "val" in parts.samples
         self.holds_out = not is_given and self.validates and parts.samples["val"].split is split
-        reading = {key: value for key, value in self.node.items() if key not in IGNORED_KEYS}
+        reading = {key: value for key, value in self.node.items() if key not in KEYS_BESIDE_IMAGES}
         reads_all = reads_all_images(self.node, parts, self.machine.device)  # else the facts may be those of a sample
         identity = [FORMAT, fingerprint_split(split, chosen), reading, *([] if reads_all else ["sample"])]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
@@ -241,12 +227,11 @@ class _Measurer:
         """
         settings = self._compose(values)
         net = {"model": settings["model"], "optimizer": settings["optimizer"]["_target_"]}
-        name = f"{json.dumps(net, sort_keys=True)} {side}, {batch_size}"
+        parts = parts_of_batch(self.settings["trainer"], self.machine.device)
+        name = f"{json.dumps(net, sort_keys=True)} {side}, {batch_size}" + (f" in {parts} parts" if parts > 1 else "")
         rates = self.rates
-        if name not in rates:
-            height, width = (side, side) if self.can_resize else (self.facts["height"], self.facts["width"])
+        if not rates.get(name):
             budget = parse_seconds(self.settings["trainer"].get("time_budget"))
-            size = (self.facts["channels"], height, width)
             # Without groups, whose patterns may name parameters of another net.
             optimizer = {key: value for key, value in settings["optimizer"].items() if key != "groups"}
             nodes: dict[str, Node] = {
@@ -254,16 +239,23 @@ class _Measurer:
             }  # fmt: skip
             with self.machine.switches():
                 rate = images_per_second(
-                    nodes, size, self.facts["classes"],
+                    nodes, self._in_size(side), self.facts["classes"],
                     batch_size=batch_size, device=self.machine.device, precision=self.machine.precision,
                     seconds=MOST_SECONDS if budget is None else min(MOST_SECONDS, budget / 100),
                 )  # fmt: skip
+            if rate == 0:  # not remembered: another process may have the memory of the card
+                return 0.0
             rates[name] = round(rate, 1)
             self._save()
         if self.settings.get("teacher") is None:
             return rates[name]
         seconds = [1 / rate if rate else inf for rate in (rates[name], self._teacher_rate(batch_size))]
         return 1 / sum(seconds)
+
+    def _in_size(self, side: int) -> tuple[int, int, int]:
+        """Return (C, H, W) of the images, where they can be resized to this side."""
+        height, width = (side, side) if self.can_resize else (self.facts["height"], self.facts["width"])
+        return self.facts["channels"], height, width
 
     def _teacher_rate(self, batch_size: int) -> float:
         """Return the images per second for which the run's teacher predicts classes, at the size that it takes."""
@@ -282,8 +274,10 @@ class _Measurer:
     def accepts(self, values: Mapping[str, Any]) -> bool:
         """Return whether the options of groups in `values` accept the keys of these groups that were typed."""
         try:
-            self._compose(values)
-        except InputError:
+            model = self._compose(values)["model"]
+            if "model" in values and "model.weights" not in values:
+                require_net(model, self._in_size(PLANNED_SIDE), self.facts["classes"])
+        except (InputError, HydraException):  # the latter for a deleted key that is not there
             return False
         return True
 

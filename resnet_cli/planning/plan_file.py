@@ -3,12 +3,36 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from resnet_cli.config.counts import counted
 from resnet_cli.planning.choices import Choice, Plan
 
 INDENT = "  "
+HEADER = "# @package _global_\n"
+
+
+@dataclass(frozen=True)
+class MadePlan:
+    """A plan and its files.
+
+    Args:
+        plan: What was chosen.
+        text: The content of `plan.yaml`.
+        fingerprint: The content of `fingerprint.json`.
+        notes: Lines about what the plan could not take into account.
+    """
+
+    plan: Plan
+    text: str
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """The plan as lines for a terminal."""
+        return [*format_lines(self.plan), *(f"plan    {note}" for note in self.notes)]
 
 
 def format_plan(plan: Plan, facts: Mapping[str, Any]) -> str:
@@ -21,7 +45,7 @@ def format_plan(plan: Plan, facts: Mapping[str, Any]) -> str:
     options = [choice for choice in plan.choices if "." not in choice.key]
     values = [choice for choice in plan.choices if "." in choice.key]
     lines = [
-        "# @package _global_",
+        HEADER.rstrip("\n"),
         f"# plan={plan.level} for {counted(plan.images, 'training image')} of {counted(facts['classes'], 'class')}, "
         "by resnet-cli.",
         "# Copy it to conf/experiment/NAME.yaml to change it, and train with experiment=NAME.",

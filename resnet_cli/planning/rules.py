@@ -60,8 +60,9 @@ def make_plan(
             which reading the images took; 0 if the reserve for planning covers them), `can_resize` (whether a side may
             be chosen), `resize` (how files become squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of
             torchvision whose published weights are on this machine), `validates` (whether there are validation images),
-            `holds_out` (whether they are held out of the training images) and `start` (where the weights of a net that
-            the user chose come from: `published`, `run`, or None).
+            `holds_out` (whether they are held out of the training images), `start` (where the weights of a net that
+            the user chose come from: `published`, `run`, or None), `class_weights` (those of the loss), `least_batch`
+            (images that a batch needs for other keys), `net_class` and `stem` (of the net in the config).
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
         accepts: Returns whether the options of groups accept the keys of these groups that were typed.
@@ -80,7 +81,6 @@ class _Planner:
         self.level, self.facts, self.typed = facts["level"], facts, typed
         self.rate, self.images_left, self.accepts, self.reading = rate, images_left, accepts, reading
         self.facts["net_optimizer"] = None
-        self.facts["class_weights"] = typed.get("loss.class_weights")
         self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
         self.facts["cropped_percent"] = round(100 - 100 / facts["aspect"])
         self.facts["duplicates_percent"] = round(100 * facts["duplicates"])
@@ -92,7 +92,7 @@ class _Planner:
         self._hold_out()
         row = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))
         self.facts["passes"] = row[self.level]
-        self._apply(self.rules["batch_size"])
+        self._choose_batch_size()
         self._count_step_images()
         self.epochs_are_typed = isinstance(self.typed.get(EPOCHS), int | float)
         if self.epochs_are_typed:
@@ -118,6 +118,15 @@ class _Planner:
         for val_fraction in [choice.value for choice in self.choices if choice.key == "data.val_fraction"]:
             self.facts["images"] = self.images_left(val_fraction)
         self.facts["steps_at_32"] = -(-self.facts["images"] // 32)
+
+    def _choose_batch_size(self) -> None:
+        """Choose the batch size by its rule, or the first power of two that is large enough for what was typed."""
+        before, least = len(self.choices), self.facts["least_batch"]
+        self._apply(self.rules["batch_size"])
+        if len(self.choices) > before and self.facts["batch_size"] < least:
+            self.choices.pop()
+            why = f"the micro-batches, processes or repeats that you set need at least {counted(least, 'image')}"
+            self._choose({"data.batch_size": 1 << (least - 1).bit_length()}, why, "not measured")
 
     def _count_step_images(self) -> None:
         """Count the images of a step: a batch, but at most all training images."""

@@ -40,8 +40,9 @@ def images_per_second(
 ) -> float:
     """Train a net on a few random batches and return its rate by the fastest of them.
 
-    On a CPU, batches are smaller than those of the run; the update of the weights is timed by itself, since it takes
-    the same time for a batch of any size. The states of the global random generators are kept.
+    On a CPU, batches are smaller than those of the run; on CUDA they are its micro-batches. The update of the weights
+    is timed by itself: it takes the same time for a batch of any size. The states of the global random generators
+    are kept.
 
     Args:
         nodes: The configs of the net and its optimizer, `model` and `optimizer`; for CUDA also that of the `trainer`.
@@ -59,7 +60,7 @@ def images_per_second(
     Raises:
         InputError: The net does not run on images of this size, or the optimizer fails in a step.
     """
-    images_of_step = _images_of_step(batch_size, in_size, device)
+    images_of_step = _images_of_step(batch_size, in_size, device, parts_of_batch(nodes.get("trainer", {}), device))
     dtype = DTYPES.get(precision)
     with random_state_kept(device):
         net = build.model(nodes["model"], in_size=in_size, num_classes=classes, seed=0).to(device)
@@ -116,9 +117,15 @@ def teacher_images_per_second(
     return images_of_step / seconds
 
 
-def _images_of_step(batch_size: int, in_size: tuple[int, int, int], device: torch.device) -> int:
-    """Return how many images a timed step has."""
-    images = batch_size
+def parts_of_batch(trainer: Node, device: torch.device) -> int:
+    """Return how many parts of a batch a GPU computes one after the other, or leaves to others; 1 elsewhere."""
+    parts = [trainer.get(key) for key in ("accumulate", "processes")]
+    return math.prod(part for part in parts if isinstance(part, int)) if device.type == "cuda" else 1
+
+
+def _images_of_step(batch_size: int, in_size: tuple[int, int, int], device: torch.device, parts: int = 1) -> int:
+    """Return how many images a timed step has; those of a part of the batch if it is split."""
+    images = -(-batch_size // parts)
     if device.type == "cpu":
         largest = LARGEST_BATCH * 32 * 32 // (in_size[1] * in_size[2])
         images = min(batch_size, LARGEST_BATCH, max(largest, LEAST_BATCH))

@@ -99,3 +99,10 @@ def start_of_weights(settings: Settings) -> str | None:
     if model.get("weights") is not None or model.get("pretrained"):
         return "published"
     return "run" if settings.get("init_from") else None
+
+
+def least_batch(settings: Settings) -> int:
+    """Return how many images a batch needs for the micro-batches, processes and repeats that the user set."""
+    typed = [find_value(settings, key) for key in ("trainer.accumulate", "trainer.processes", f"{AUGMENT}.repeats")]
+    micro_batches, processes, repeats = (value if isinstance(value, int) else 1 for value in typed)
+    return max(micro_batches * processes, repeats)

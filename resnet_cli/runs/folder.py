@@ -5,7 +5,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,12 @@ class RunDir:
             replace_file(self.previous, self.last)
         except OSError as error:
             raise MachineError(error.errno, f"{self.last}: cannot be written: {error.strerror or error}") from None
+
+    def remove_plan(self) -> None:
+        """Remove the plan of a run that begins anew; another one may follow."""
+        for file in (self.plan, self.fingerprint):
+            with suppress(OSError):
+                file.unlink()
 
     def read_record(self) -> dict[str, Any]:
         """Return the record; empty when there is none.

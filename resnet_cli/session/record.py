@@ -80,6 +80,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     )
     run.write_metrics(prepared.trainer.state.rows)
     write_atomically(run.splits, prepared.loaders.format_splits())
+    if before and prepared.config.resume == "auto" and prepared.start.file is None:  # with other overrides, perhaps
+        run.remove_plan()
     for name, text in context.files.items():
         write_atomically(run.path / name, text)
     if prepared.loaders.changed_labels:

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.option_files import PLAN
 from resnet_cli.hydra_app.overrides import has_fixed_folder, override_keys, require_files_apart, require_fixed_folder
 from resnet_cli.hydra_app.plugins import require_plugins
 from resnet_cli.hydra_app.sweep_params import param_overrides
@@ -60,6 +61,7 @@ def prepare_sweep(config: DictConfig) -> None:
     is_default_folder = hydra_config.resolve_sweep_folder(config)
     _require_jobs(config)
     _require_distinct_jobs(config)
+    _require_typed_plan(config)
     _require_changeable(config, launch.typed_keys)
     with launch.signals_raised_at_once():
         planned = _validated_jobs(config, is_default_folder=is_default_folder)
@@ -108,6 +110,17 @@ def _require_distinct_jobs(config: DictConfig) -> None:
     ]
     if problems:
         raise InputError(*problems)
+
+
+def _require_typed_plan(config: DictConfig) -> None:
+    """Raise an `InputError` if the experiment of a new sweep chooses plans, which are made from what is typed."""
+    params = param_overrides(config)
+    typed = override_keys(hydra_config.sweep_overrides(config)[len(params) :])
+    is_new = not (Path(str(config.hydra.sweep.dir)) / "sweep.json").is_file()
+    for key, param in zip(override_keys(params), params, strict=True):
+        if key == PLAN and PLAN not in typed and is_new:
+            chosen = param.lstrip("+")
+            raise InputError(f"{chosen}: an experiment cannot choose a plan; type {chosen} on the command line")
 
 
 def _require_own_folders(config: DictConfig, planned: Mapping[int, PlannedJob]) -> None:

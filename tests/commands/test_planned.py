@@ -11,8 +11,9 @@ import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from resnet_cli.commands.train import planned
+from resnet_cli.commands.train import plan_overrides, planned
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning import make
 from resnet_cli.session import time_budget
 from resnet_cli.session.paths import Origin
@@ -100,6 +101,18 @@ def test_a_run_without_a_checkpoint_keeps_its_plan_for_the_same_command_only(tra
         file.unlink()
     assert train(*other)[0] == 0
     assert "data.count=64" in record_of(tmp_path / "run")["overrides"]
+
+
+def test_a_run_that_begins_anew_without_a_plan_has_none(train, tmp_path):
+    line = [*TINY, "model=resnet8", "trainer.epochs=1", "hydra.run.dir=run", "resume=auto"]
+    assert train("plan=quick", *line)[0] == 0
+    run = tmp_path / "run"
+    for file in (*run.glob("checkpoints/*"), *run.glob("*.jsonl")):
+        file.unlink()
+    assert train(*line)[0] == 0
+    assert not (run / "plan.yaml").exists()
+    assert not (run / "fingerprint.json").exists()
+    assert "## Plan" not in (run / "card.md").read_text()
 
 
 @pytest.mark.slow
@@ -194,6 +207,10 @@ def test_values_of_an_experiment_count_as_typed(train, tmp_path):
         (["plan=good", "data=image_folder", "data.root=missing"], "data.root=missing does not exist"),
         (["plan=good", "data=image_folder", "data.root=photos", "data.layout=classes"], "has 1 class"),
         (["plan=good", *TINY[:2], "data.classes=3", "data.count=4", "data.val_fraction=0"], "too few to train on"),
+        (
+            ["plan=good", *TINY, "trainer.time_budget=1 h", "trainer.log_sharpness=1"],
+            "a time budget cannot account for",
+        ),
         (["plan=good", "reproduce=missing"], "leave out plan with reproduce"),
         (["plan=good", *TINY, "model=resnet21"], "error: model=resnet21: no such option"),
         (["-m", "plan=good", *TINY, "schedule=missing", "seed=0,1"], "error: schedule=missing: no such option"),
@@ -338,13 +355,14 @@ def test_what_an_experiment_begins_with_counts_as_typed_too(train, tmp_path):
         ("seed=range(1,3)", [1, 2], "seed=1"),
         ("+data.x=['a',b],[c]", [["a", "b"], ["c"]], "+data.x=['a',b]"),
         ("trainer.epochs=3", [3], "trainer.epochs=3"),
+        ("experiment=[]", [[]], "experiment=null"),
     ],
 )
 def test_overrides_of_every_form_have_values(override, values, first):
     parsed = OverridesParser.create().parse_override(override)
-    found = planned._values(parsed, [])
+    found = plan_overrides.values_of(parsed, [])
     assert found == values
-    assert planned._with_first_value(parsed, found[0]) == first
+    assert plan_overrides.with_first_value(parsed, found[0]) == first
 
 
 def test_a_sweep_over_no_plan_says_so(train):
@@ -402,6 +420,35 @@ def test_a_plan_is_not_for_an_experiment_that_sweeps_over_the_data(train, tmp_pa
     assert "leave out plan to sweep over data.label_noise" in err
 
 
+def test_a_plan_is_for_experiments_on_the_same_data_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_config(
+        tmp_path, "experiment", a="# @package _global_\ndefaults:\n  - override /data: digits\n",
+        b="# @package _global_\ndefaults:\n  - override /data: synthetic\n",
+        c="# @package _global_\ndefaults:\n  - override /data: digits\ntrainer:\n  epochs: 3\n",
+    )  # fmt: skip
+    made = SimpleNamespace(lines=[], text="", fingerprint="")
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: made)
+    line = ["-m", "plan=quick"]
+    with planned.planned([*line, "experiment=a,c"]):
+        pass
+    with pytest.raises(InputError, match="sweep over experiment"), planned.planned([*line, "experiment=a,b"]):
+        pass
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/sweep.json").touch()
+    with planned.planned([*line, "experiment=a,b", "hydra.sweep.dir=s"]):
+        pass  # a sweep of a former version is continued
+
+
+@pytest.mark.parametrize(
+    "swept", ["data.augment.flip=none,random", "data.sampler=uniform,balanced", "data.val_fraction=0.2,0.3"]
+)
+def test_a_plan_is_for_a_sweep_over_what_leaves_the_data_as_they_are(tmp_path, monkeypatch, capsys, swept):
+    monkeypatch.chdir(tmp_path)
+    with planned.planned(["-m", "plan=quick", *TINY, *SHORT, swept]):
+        assert f"made for {swept.partition(',')[0]}, the first job of the sweep" in capsys.readouterr().err
+
+
 def test_a_sweep_keeps_its_plan_unless_a_key_differs_that_identifies_jobs(train, tmp_path, monkeypatch):
     sweeping_experiment(tmp_path, optimizer__lr="0.1,0.2")
     line = ["-m", "plan=quick", "experiment=swept", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.sweep.dir=s"]
@@ -416,6 +463,10 @@ def test_a_sweep_keeps_its_plan_unless_a_key_differs_that_identifies_jobs(train,
 def test_null_plans_nothing(train, monkeypatch):
     monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
     assert train("plan=null", "experiment=null", *TINY, "--cfg", "job")[0] == 0
+
+
+def test_a_plan_without_an_experiment_is_made(train):
+    assert train("plan=quick", "experiment=null", "logger=null", *TINY, "--cfg", "job")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -450,6 +501,15 @@ def test_measurements_are_remembered(train, tmp_path, monkeypatch):
     assert count >= 1
     assert train(*line)[1] == first[1]
     assert len(calls) == count
+
+
+def test_a_net_that_did_not_fit_into_memory_is_measured_again(train, monkeypatch):
+    measured = []
+    monkeypatch.setattr(make, "images_per_second", lambda *arguments, **options: measured.append(1) or 0.0)
+    line = ["plan=quick", *TINY, "model=resnet8", "trainer.time_budget=30 s", "--cfg", "job"]
+    for _ in range(2):
+        assert train(*line)[0] == 0
+    assert len(measured) == 2
 
 
 @pytest.mark.slow
@@ -528,6 +588,13 @@ def test_what_is_chosen_as_a_whole_counts_as_typed(train, typed, left_out):
     assert not left_out & set(choices_of(err))
 
 
+def test_what_is_planned_for_a_typed_class_takes_effect(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = ["plan=good", *TINY, "trainer._target_=resnet_cli.ClassifierTrainer"]
+    with planned.planned(line):
+        assert compose_settings(line).settings["trainer"]["epochs"] == 80
+
+
 def test_no_second_kind_of_crop_is_chosen(train):
     large = [item.replace("image_size=8", "image_size=64") for item in TINY]
     for typed, is_chosen in (("seed=0", True), ("data.augment.crop=0", True), ("data.augment.crop=4", False)):
@@ -543,14 +610,33 @@ def test_no_second_kind_of_crop_is_chosen(train):
         (["model=resnet20"], "32", None),
         (["model=resnet20", "model.dropout=0.1", "trainer.time_budget=30 s"], "32", None),
         (["model.norm=group"], "96", "resnet18"),
+        (["~model.dropout"], "32", "resnet20"),
+        (["model=resnet56"], "32", None),
+        (["model=resnet50"], "32", None),
+        (["init_from=weights.pt"], "32", None),
     ],
 )
 def test_images_get_a_size_for_which_a_net_takes_the_typed_keys(train, tmp_path, typed, side, net):
     write_class_folders(tmp_path / "photos", ["cat", "dog"], 20, (96, 96))
+    torch.save({"weight": torch.ones(1)}, tmp_path / "weights.pt")
     status, _, err = train("plan=good", "data=image_folder", "data.root=photos", *typed, "--cfg", "job")
     assert status == 0
     chosen = choices_of(err)
     assert (chosen["data.image_size"], chosen.get("model")) == (side, net)
+
+
+@pytest.mark.parametrize(
+    ("level", "typed", "net"),
+    [
+        ("good", ["model.block=bottleneck", "trainer.time_budget=30 s"], "resnet20"),  # others have another depth
+        ("best", ["model.block=bottleneck"], "resnet20"),
+        ("best", ["model.init=fixup", "model.norm=none"], "resnet8"),  # no level has it, and WRN-16-4 has another order
+    ],
+)
+def test_a_net_that_cannot_be_built_with_the_typed_keys_is_not_chosen(train, level, typed, net):
+    status, _, err = train(f"plan={level}", *TINY, *typed, "--cfg", "job")
+    assert status == 0
+    assert choices_of(err)["model"] == net
 
 
 def test_what_files_of_the_user_set_counts_as_typed(train, tmp_path):
@@ -588,6 +674,15 @@ def test_an_experiment_cannot_choose_a_plan(train, tmp_path, line):
     assert status == 2
     assert err.endswith("plan=good: an experiment cannot choose a plan; type plan=good on the command line\n")
     assert err.count("\n") == 1
+    assert not (tmp_path / "multirun").exists()
+
+
+def test_an_experiment_cannot_sweep_over_plans(train, tmp_path):
+    sweeping_experiment(tmp_path, plan="quick,good", seed="0,1")
+    status, _, err = train("-m", "experiment=swept", *TINY, *SHORT)
+    assert status == 2
+    typed = "type plan=quick,good on the command line"
+    assert err.endswith(f"plan=quick,good: an experiment cannot choose a plan; {typed}\n")
     assert not (tmp_path / "multirun").exists()
 
 
@@ -789,6 +884,37 @@ def test_a_plan_of_a_former_version_is_read(train, tmp_path, monkeypatch):
     assert train(*line)[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("more", "is_used"),
+    [
+        ("", True),
+        ("trainer:\n  epochs: 3\nplan: good\n", True),
+        ("defaults:\n  - override /model: resnet20\n", True),
+        ("defaults:\n  - override /model: ../other\n", False),
+        ("defaults:\n  - override /hydra/launcher: own\n", False),
+        ("defaults:\n  - own\n", False),
+        ("hydra:\n  callbacks:\n    own:\n      _target_: own.Callback\n", False),
+        ("model:\n  _target_: own.Net\n", False),
+        ("  augment:\n    flip: {_target_: own.Flip}\n", False),
+        ("  augment:\n    resized_crop: [{_target_: own.Crop}]\n", False),
+        ("optimizer:\n  lr: ${oc.env:HOME}\n", False),
+        ("# @package hydra\n", False),
+        ("model: [\n", False),
+    ],
+)
+def test_a_stored_plan_that_sets_more_than_plans_do_is_not_used(tmp_path, monkeypatch, capsys, more, is_used):
+    monkeypatch.chdir(tmp_path)
+    made = SimpleNamespace(lines=[], text="new", fingerprint="")
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: made)
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/last.pt").touch()
+    text = f"# @package _global_\n# plan=good for 77 training images\ndata:\n  batch_size: 8\n{more}"
+    (tmp_path / "run/plan.yaml").write_text(text)
+    with planned.planned(["plan=good", *TINY, "hydra.run.dir=run"]) as plans:
+        assert plans.files_of("good")["plan.yaml"] == (text if is_used else "new")
+    assert ("plan.yaml: sets more than a plan does" in capsys.readouterr().err) is not is_used
+
+
 def test_several_levels_without_multirun_are_not_planned(train, monkeypatch):
     monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
     status, _, err = train("plan=good,quick", *TINY)
@@ -831,6 +957,17 @@ def test_no_measure_of_validation_is_planned_without_validation(train, tmp_path)
     assert "trainer.select_by" not in choices_of(err)
 
 
+def test_classes_that_a_loss_of_the_users_weights_are_not_drawn_equally_too(train, tmp_path):
+    own_config(tmp_path, "loss", mine="_target_: resnet_cli.losses.CrossEntropy\nclass_weights: balanced\n")
+    for name, count in (("cat", 80), ("dog", 5)):
+        write_class_folders(tmp_path / "photos" / "train", [name], count, (10, 10))
+        write_class_folders(tmp_path / "photos" / "test", [name], 2, (10, 10))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "--cfg", "job"]
+    assert choices_of(train(*line)[2])["data.sampler"] == "balanced"
+    for typed in ("loss=mine", "loss.class_weights=balanced"):
+        assert "data.sampler" not in choices_of(train(*line, typed)[2])
+
+
 @pytest.mark.slow
 def test_text_lines_are_padded_to_squares(train, tmp_path):
     write_class_folders(tmp_path / "lines", ["cat", "dog"], 12, (64, 16))
@@ -863,6 +1000,16 @@ def test_a_resumed_sweep_keeps_its_plan(train, tmp_path, monkeypatch):
     assert (status, err) == (0, "")
     jobs = sorted(tmp_path.glob("s/*/run.json"))
     assert [len(job.with_name("metrics.jsonl").read_text().splitlines()) for job in jobs] == [2, 2]
+
+
+def test_a_sweep_with_nested_folders_keeps_its_plan(train, tmp_path, monkeypatch):
+    folders = ["hydra.sweep.dir=s", "hydra.sweep.subdir=nested/${seed}"]
+    line = ["-m", "plan=quick", *TINY, "model=resnet8", "trainer.epochs=1", "seed=0,1", *folders]
+    assert train(*line)[0] == 0
+    assert (tmp_path / "s/nested/1/plan.yaml").is_file()
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    with planned.planned([*line, "data.workers=0"]) as plans:
+        assert plans.files_of("quick")["plan.yaml"] == (tmp_path / "s/nested/0/plan.yaml").read_text()
 
 
 @pytest.mark.slow

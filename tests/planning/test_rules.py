@@ -32,6 +32,10 @@ MACHINE = {
     "holds_out": True,
     "validates": True,
     "start": None,
+    "class_weights": None,
+    "least_batch": 1,
+    "net_class": None,
+    "stem": None,
 }
 # Facts by which data differ, with values on both sides of every limit.
 VARIED = {
@@ -136,7 +140,7 @@ def test_classes_are_drawn_equally_only_where_the_rarest_has_very_few_images():
     unlike = {"imbalance": 50.0, "rarest": 16}, {"imbalance": 50.0, "rarest": 2}, {"imbalance": 5.0, "rarest": 6}
     for facts in (*unlike, {**few, "labels": "multi"}):
         assert "data.sampler" not in values(plan(**facts))
-    assert "data.sampler" not in values(plan(typed={"loss.class_weights": "balanced"}, **few)), "weighted twice"
+    assert "data.sampler" not in values(plan(machine={"class_weights": "balanced"}, **few)), "weighted twice"
 
 
 def test_options_of_the_usual_optimizer_that_are_typed_keep_it():
@@ -420,6 +424,15 @@ def test_learning_rates_are_not_scaled_to_more_images_than_a_step_has_or_rates_w
     assert values(made).get("optimizer.sgd_lr", rate) == rate
 
 
+@pytest.mark.parametrize(("least", "size"), [(32, 32), (48, 64), (64, 64), (300, 512)])
+def test_a_batch_has_images_enough_for_what_is_typed(least, size):
+    made = plan(images=500, machine={"least_batch": least})
+    assert values(made)["data.batch_size"] == size
+    assert [choice.key for choice in made.choices].count("data.batch_size") == 1
+    typed = plan(images=500, machine={"least_batch": least}, typed={"data.batch_size": 16})
+    assert "data.batch_size" not in values(typed)
+
+
 def test_nets_are_timed_with_no_more_images_than_there_are():
     sizes = set()
 
@@ -509,6 +522,22 @@ def test_a_net_that_was_chosen_keeps_the_sizes_that_it_takes():
     assert values(made)["data.image_size"] == 128
     with pytest.raises(InputError, match="too small"):
         plan(typed={"model": "torchvision"}, machine={"budget": 300, "can_resize": True}, rate=rate, short_side=64)
+
+
+@pytest.mark.parametrize(
+    ("net_class", "stem", "side"),
+    [
+        ("resnet_cli.models.CifarResNet", None, 32),
+        ("resnet_cli.models.StagedResNet", "cifar", 32),
+        ("resnet_cli.models.StagedResNet", "imagenet", 224),
+        ("own.Net", None, 224),
+    ],
+)
+def test_a_net_without_a_row_gets_the_sizes_of_its_class(net_class, stem, side):
+    machine = {"can_resize": True, "net_class": net_class, "stem": stem}
+    for given in ({"typed": {"model": "mine"}}, {"machine": {**machine, "start": "run"}}):
+        made = plan(**{"machine": machine, **given}, short_side=300, height=64, width=64)
+        assert values(made)["data.image_size"] == side
 
 
 def test_a_class_of_one_or_two_images_is_warned_of_with_what_to_do():

@@ -5,7 +5,12 @@ import torch
 
 from resnet_cli.errors import InputError
 from resnet_cli.optimizers import Muon
-from resnet_cli.planning.step_times import images_per_second, teacher_images_per_second
+from resnet_cli.planning.step_times import (
+    _images_of_step,
+    images_per_second,
+    parts_of_batch,
+    teacher_images_per_second,
+)
 from tests.support.settings import settings_of
 
 CPU = torch.device("cpu")
@@ -75,6 +80,12 @@ def test_a_step_that_does_not_fit_into_memory_has_no_rate(monkeypatch):
     settings = settings_of("model=plain_mlp")
     monkeypatch.setattr("torch.nn.functional.cross_entropy", run_out)
     assert images_per_second(settings, (1, 8, 8), 3, batch_size=4, device=CPU, precision="fp32") == 0
+
+
+def test_a_step_on_a_gpu_has_the_images_of_a_micro_batch():
+    trainer, gpu = {"accumulate": 8, "processes": 2}, torch.device("cuda")
+    assert (parts_of_batch(trainer, gpu), parts_of_batch({}, gpu), parts_of_batch(trainer, CPU)) == (16, 1, 1)
+    assert _images_of_step(1000, (3, 224, 224), gpu, 16) == 63
 
 
 def test_a_teacher_takes_the_time_of_its_fastest_prediction():

@@ -104,7 +104,7 @@ def require_own_preparation(given: Sequence[tuple[str, str]]) -> None:
     """Raise an `InputError` for keys that prepare images otherwise than in training; one size alone fits the net."""
     keys = [key for key, _ in given if key in PREPARATION and key != "image_size"]
     if keys:
-        raise InputError(f"--data {keys[0]}: images are prepared as in training; --data only says where the run's images are now")
+        raise InputError(f"--data {keys[0]}: images are prepared as in training; --data says where they are now")
 
 
 def as_own_images(trained: "TrainedRun", given: Sequence[tuple[str, str]], split: str | None) -> "TrainedRun | None":

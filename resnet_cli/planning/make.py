@@ -10,8 +10,6 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from hydra.errors import HydraException
-
 from resnet_cli.config.counts import counted
 from resnet_cli.config.data_keys import KEYS_BESIDE_IMAGES
 from resnet_cli.config.durations import parse_seconds
@@ -25,6 +23,7 @@ from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.distributed.options import options_of
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.planning.buildable import require_net
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint, reads_all_images, validate_other_files
 from resnet_cli.planning.machine import ELSEWHERE, Machine, find_machine
@@ -243,7 +242,7 @@ class _Measurer:
                     batch_size=batch_size, device=self.machine.device, precision=self.machine.precision,
                     seconds=MOST_SECONDS if budget is None else min(MOST_SECONDS, budget / 100),
                 )  # fmt: skip
-            if rate == 0:  # not remembered: another process may have the memory of the card
+            if rate == 0:  # not remembered: another process may have taken the memory
                 return 0.0
             rates[name] = round(rate, 1)
             self._save()
@@ -277,7 +276,9 @@ class _Measurer:
             model = self._compose(values)["model"]
             if "model" in values and "model.weights" not in values:
                 require_net(model, self._in_size(PLANNED_SIDE), self.facts["classes"])
-        except (InputError, HydraException):  # the latter for a deleted key that is not there
+        except Exception as error:  # an error of Hydra for a deleted key that is not there
+            if not isinstance(as_user_error(error), InputError):
+                raise
             return False
         return True
 

@@ -37,7 +37,7 @@ def fingerprint_split(split: DatasetSplit, indices: Tensor | None) -> Fingerprin
     return found if split.weights is None else {**found, "weights": _digest(split.weights[indices])}
 
 
-def describe_difference(before: Fingerprint | None, after: Fingerprint | None) -> tuple[str, str]:
+def describe_difference(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> tuple[str, str]:
     """Describe how two fingerprints differ: by their counts, or if these are equal by the first digest that differs."""
     if before is None or after is None or before.get("count") != after.get("count"):
         return _format_count(before), _format_count(after)
@@ -51,7 +51,7 @@ def without_weights(found: Mapping[str, Any]) -> Fingerprint:
     return {key: value for key, value in found.items() if key != "weights"}
 
 
-def _format_count(found: Fingerprint | None) -> str:
+def _format_count(found: Mapping[str, Any] | None) -> str:
     return "none" if found is None else f"{found.get('count')} images"
 
 

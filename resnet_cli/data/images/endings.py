@@ -3,7 +3,7 @@
 Complete files may have them too, such as those with other bytes after the end. Decoding shows that nothing is missing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -42,7 +42,8 @@ def _end_of_pixels(image: "Image.Image") -> int:
         for keys in PIXEL_TAGS
         for offset, count in zip(*(_numbers(tags.get(key)) for key in keys), strict=False)
     ]
-    for codec, box, offset, arguments in getattr(image, "tile", ()) if image.format == "BMP" else ():
+    tiles: Sequence[Any] = getattr(image, "tile", ()) if image.format == "BMP" else ()
+    for codec, box, offset, arguments in tiles:
         if codec == "raw":
             ends.append(offset + arguments[1] * (box[3] - box[1]))  # bytes of a row
     return max(ends, default=0)

@@ -41,7 +41,7 @@ def _lazy_channel_sums(images: LazyImages, indices: Tensor) -> Tensor:
     rows = images.cached_rows()
     if rows is None:
         return images.with_source(part, keep=False).channel_sums().sum(0)
-    return torch.stack([sum_channels(rows.read(chunk)).sum(0) for chunk in indices.split(READ_AT_ONCE)]).sum(0)
+    return torch.stack([sum_channels(rows.read(chunk)).sum(0) for chunk in torch.split(indices, READ_AT_ONCE)]).sum(0)
 
 
 def _pick_from_shards(source: ImageSource, indices: Tensor) -> ImageSource | None:

@@ -49,6 +49,7 @@ def prepare_sweep(config: DictConfig) -> None:
     register_plugin(gpus.LAUNCHER, gpus.GpuJoblibLauncher)
     require_plugins(config)
     gpus.requested_cards(config)  # wrong ones are an error before anything is made
+    _require_typed_plan(config)
     require_common_sweep(config)
     _require_training(config)
     require_files_apart(config)
@@ -61,7 +62,6 @@ def prepare_sweep(config: DictConfig) -> None:
     is_default_folder = hydra_config.resolve_sweep_folder(config)
     _require_jobs(config)
     _require_distinct_jobs(config)
-    _require_typed_plan(config)
     _require_changeable(config, launch.typed_keys)
     with launch.signals_raised_at_once():
         planned = _validated_jobs(config, is_default_folder=is_default_folder)

@@ -42,6 +42,7 @@ def test_sweeps_need_m_or_one_value_for_each_key(path, train):
     )
 
 
+@pytest.mark.slow
 def test_values_typed_take_the_place_of_an_experiments(train, tmp_path):
     status, out, _ = train("-m", "experiment=degradation", *TINY, "model.depth=8")
     assert status == 0

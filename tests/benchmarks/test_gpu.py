@@ -108,6 +108,7 @@ def test_a_dry_run_goes_through_all_of_it(gpu, tmp_path, capsys):
     assert "passed  exact_resume" in out
 
 
+@pytest.mark.slow
 def test_what_there_is_no_time_for_is_named_and_other_nets_are_kept(gpu, tmp_path):
     path = tmp_path / "gpu.json"
     arguments = ["--dry-run", "--parts", "rates", "checks", "--minutes", "0", "--out", str(path)]

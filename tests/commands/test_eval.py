@@ -54,6 +54,7 @@ def test_test_figures_equal_the_record_to_the_last_digit(evaluated, place):
     assert json.loads((place / "run/eval/test/metrics.json").read_text()) == found
 
 
+@pytest.mark.slow
 def test_a_run_without_a_record_gets_none_that_has_only_additions(evaluated, place):
     (place / "run/run.json").unlink()
     status, _, err = evaluated()

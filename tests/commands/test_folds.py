@@ -152,6 +152,7 @@ def test_an_image_that_several_runs_left_out_counts_once(sweep, capsys):
     assert "note: 48 images are in the validation split of no finished run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_data_of_one_fold_at_a_time_are_in_memory(sweep, monkeypatch):
     made, alive = [], []
     build = TrainedRun.loaders

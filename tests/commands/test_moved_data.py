@@ -41,6 +41,7 @@ def test_the_error_names_the_places_and_the_remedy(moved, capsys, command, argum
     assert line.endswith(f"{moved / 'photos'}{remedy}")
 
 
+@pytest.mark.slow
 def test_an_export_reads_them_from_their_new_place(moved, capsys):
     assert export.run([*EXPORT, "--data", "root=elsewhere"]) == 0
     captured = capsys.readouterr()

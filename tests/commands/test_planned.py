@@ -150,6 +150,7 @@ def test_the_plan_knows_what_reading_the_images_took(train, tmp_path, monkeypatc
         assert json.loads((tmp_path / name / "fingerprint.json").read_text())["planning_seconds"] == seconds
 
 
+@pytest.mark.slow
 def test_the_plan_knows_that_images_are_read_again_at_another_size(tmp_path, monkeypatch):
     for part, count in (("train", 20), ("test", 2)):
         write_class_folders(tmp_path / "photos" / part, ["cat", "dog"], count, (96, 96))
@@ -227,7 +228,7 @@ def test_what_cannot_be_planned(train, tmp_path, arguments, problem):
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize("side", [6, 1200])
+@pytest.mark.parametrize("side", [6, pytest.param(1200, marks=pytest.mark.slow)])
 def test_images_of_any_size_are_planned_for_without_a_budget(train, side):
     status, out, _ = train(
         "plan=quick", "data=synthetic", f"data.image_size={side}", "data.count=48", "data.test_count=4", "--cfg", "job"
@@ -534,6 +535,7 @@ def test_nets_are_measured_with_their_optimizer_and_batch(train, monkeypatch):
     assert ("Muon", 8) in kinds["data.batch_size"]
 
 
+@pytest.mark.slow
 def test_the_time_of_a_teacher_counts(train, trained_run, monkeypatch):
     monkeypatch.setattr(make, "teacher_images_per_second", lambda *arguments, **options: 1e4)
     photos = ["data=image_folder", f"data.root={trained_run.parent / 'photos'}", "data.image_size=[10,8]"]
@@ -542,6 +544,7 @@ def test_the_time_of_a_teacher_counts(train, trained_run, monkeypatch):
     assert "trains 5,000 images per second" in train(*line, f"teacher={trained_run}")[2]
 
 
+@pytest.mark.slow
 def test_several_processes_are_not_timed_and_a_line_says_so(train):
     for typed, is_said in (("trainer.processes=2", True), ("trainer.processes=1", False)):
         status, _, err = train("plan=quick", *TINY, typed, "trainer.time_budget=30 s", "--cfg", "job")
@@ -746,6 +749,7 @@ def test_rates_are_measured_again_after_a_week_and_with_another_torch(train, mon
     assert len(calls) == 3 * once
 
 
+@pytest.mark.slow
 def test_a_sweep_over_what_plans_depend_on_says_for_which_value_it_is_made(train, tmp_path):
     line = ["-m", "plan=quick", *TINY, "trainer=debug"]
     note = "plan    made for model=resnet8, the first job of the sweep, and used for all jobs\n"
@@ -764,6 +768,7 @@ def test_each_plan_of_a_sweep_over_levels_begins_with_its_level(train):
     assert "plan    plan=" not in train("-m", "plan=quick", "seed=0,1", *TINY, "trainer=debug", "model=resnet8")[2]
 
 
+@pytest.mark.slow
 def test_rates_are_those_of_the_net_that_an_experiment_sets(train, tmp_path, monkeypatch):
     widths = []
     monkeypatch.setattr(make, "images_per_second", lambda nodes, *a, **o: widths.append(nodes["model"]["width"]) or 1e4)
@@ -854,6 +859,7 @@ def test_nets_that_start_from_weights_are_fine_tuned(train, tmp_path, monkeypatc
     assert ("optimizer.head_lr" in chosen) is ("optimizer.head_lr" in keys)
 
 
+@pytest.mark.slow
 def test_the_key_of_a_plan_in_an_experiment_is_noted(train, tmp_path):
     own_config(tmp_path, "experiment", mine="# @package _global_\nplan: good\ndata:\n  batch_size: 7\n")
     for line in ([], ["-m", "seed=0,1"]):
@@ -1025,6 +1031,7 @@ def test_a_run_in_the_folder_of_an_experiment_keeps_its_plan(train, tmp_path, mo
     assert "nothing to do" in out
 
 
+@pytest.mark.slow
 def test_jobs_on_other_machines_may_be_for_a_device_that_is_not_here(tmp_path, monkeypatch, capsys):
     own_config(tmp_path, "hydra/launcher", cluster="_target_: own_launchers.Cluster\n")
     monkeypatch.chdir(tmp_path)

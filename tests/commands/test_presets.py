@@ -134,6 +134,7 @@ def test_copy_of_a_run_trains_the_same(info, train, tmp_path):
     assert_same_end(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_copies_of_jobs_and_plans_of_an_experiment_that_sweeps_are_single_runs(info, train, one_rate, tmp_path):
     folder = tmp_path / "conf" / "experiment"
     folder.mkdir(parents=True)

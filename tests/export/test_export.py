@@ -197,6 +197,7 @@ def test_half_precision_says_what_it_costs(exported, place):
     assert 1e-6 < report["parity"]["largest_difference"] < 0.02
 
 
+@pytest.mark.slow
 def test_8_bit_integers_say_what_they_cost(exported, place):
     for name in PACKAGES:
         pytest.importorskip(name, reason="needs the extra export")
@@ -209,6 +210,7 @@ def test_8_bit_integers_say_what_they_cost(exported, place):
     assert json.loads(metadata(place / "run/export/model.onnx")["class_names"]) == ["circle", "square", "stripes"]
 
 
+@pytest.mark.slow
 def test_a_set_that_is_not_resized_keeps_its_size(train, tmp_path, capsys):
     assert train(*tiny("hydra.run.dir=d", "trainer.averaging=ema", "data.eval_crop=0.75"))[0] == 0
     assert export.run(["d", "--out", "a.pt2"]) == 0
@@ -218,6 +220,7 @@ def test_a_set_that_is_not_resized_keeps_its_size(train, tmp_path, capsys):
     np.testing.assert_allclose(run_file(tmp_path / "a.pt2", images)[0], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_range_of_a_runs_arrays_is_named_since_the_file_takes_scaled_values(train, tmp_path, capsys):
     values, labels = np.random.default_rng(0).integers(0, 17, (72, 8, 8, 1), dtype=np.uint8), np.arange(72) % 3
     np.savez(tmp_path / "x.npz", x_train=values[12:], y_train=labels[12:], x_test=values[:12], y_test=labels[:12])
@@ -264,6 +267,7 @@ def test_missing_packages_are_named(exported, monkeypatch):
     assert err == "error: --format onnx: needs onnx, onnxscript, onnxruntime: pip install 'resnet-cli[export]'\n"
 
 
+@pytest.mark.slow
 def test_an_onnxscript_older_than_torch_is_named(exported, monkeypatch):
     for name in PACKAGES:
         pytest.importorskip(name, reason="needs the extra export")
@@ -299,6 +303,7 @@ def test_references_have_the_labels_and_the_normalisation_of_the_run_after_the_i
     assert references.labels.tolist() == [1 if square else 2 for square in is_square.tolist()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 def test_a_pipe_gets_the_file_and_stays(exported, place):
     os.mkfifo("pipe.pt2")

@@ -21,6 +21,7 @@ def stored_thresholds(path):
     return beside
 
 
+@pytest.mark.slow
 def test_thresholds_are_in_the_metadata_and_the_report_for_the_exported_probabilities(train, tmp_path):
     assert train(*label_sets(tmp_path, "hydra.run.dir=run"))[0] == 0
     assert export.run(["run", "--out", "plain.pt2"]) == 0

@@ -81,6 +81,7 @@ def test_more_micro_batches_than_images_are_refused(arguments, words):
     require_micro_batches(min(accumulate - 1, 64), *others)
 
 
+@pytest.mark.slow
 def test_a_new_run_is_refused_and_a_former_one_resumes(train, tmp_path, monkeypatch):
     many = tiny("model=residual_mlp", "trainer.accumulate=33", "trainer.epochs=1", "hydra.run.dir=a")
     status, _, err = train(*many)

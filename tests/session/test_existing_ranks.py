@@ -170,7 +170,6 @@ def two_ranks(monkeypatch):
     ranks = [existing.ExistingRanks(ExistingRank(rank, 2, rank, 2, "127.0.0.1", port)) for rank in range(2)]
     yield ranks, left
     ranks.clear()
-    gc.collect()
 
 
 def leave(ranks, errors, *, cuda=True):

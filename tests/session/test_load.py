@@ -88,6 +88,7 @@ def test_averages_of_a_model_that_is_not_allowed_are_left_with_a_remark(train, a
         torch.testing.assert_close(found[name], own[name], msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_that_began_with_the_weights_beside_averages_begins_with_them_again(train, averaged, tmp_path):
     content = checkpoints.load(averaged)
     state = {name: value for name, value in content["state"].items() if name != "average"}
@@ -119,6 +120,7 @@ def test_a_run_that_began_with_averages_begins_with_them_again(train, averaged, 
     assert f"parameters from {averaged} (average)" in line
 
 
+@pytest.mark.slow
 def test_another_normalisation_than_that_of_the_weights_is_said(train, finished):
     (same,) = lines_of_weights(train(*tiny("model=cnn", "init_from=d", "data.noise=3", "hydra.run.dir=e")))
     assert "normalised" not in same

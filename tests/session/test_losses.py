@@ -196,6 +196,7 @@ def test_a_loss_with_statistics_is_called_once_before_training():
     assert build_loss(of(Negative), TRAINER, rare_loaders(), is_new=True).calls == 1
 
 
+@pytest.mark.slow
 def test_a_run_with_a_sum_is_refused_before_anything_is_made_and_a_former_one_resumes(train, tmp_path, monkeypatch):
     options = ["trainer.epochs=1", "optimizer.lr=1e-4", "loss._target_=torch.nn.CrossEntropyLoss"]
     command = tiny("hydra.run.dir=a", *options, "loss.reduction=sum")

@@ -62,6 +62,7 @@ def test_processes_train_and_evaluate_as_one_does(train, tmp_path):
     assert "processes" not in record_of(tmp_path / "on1")
 
 
+@pytest.mark.slow
 def test_evaluation_on_processes_has_the_numbers_of_one(train, tmp_path):
     """The learning rate is zero, so that only the evaluations could differ; the last batches are short."""
     run_all(train, "model=plain_mlp", "data.eval_batch_size=5", "optimizer.lr=1e-30", "trainer.epochs=1", sizes=(1, 3))
@@ -70,6 +71,7 @@ def test_evaluation_on_processes_has_the_numbers_of_one(train, tmp_path):
     assert [row["val_loss"] for row in rows_of(folder)] == [row["val_loss"] for row in rows_of(tmp_path / "on1")]
 
 
+@pytest.mark.slow
 def test_sharpness_ends_on_all_processes_at_once(train, tmp_path, monkeypatch):
     product = sharpness.hessian_product
 
@@ -126,6 +128,7 @@ def test_shards_end_with_the_same_bits_on_any_number_of_processes_resumed_or_not
     assert "\nsizes   4x4 " in (folder / "train.log").read_text(), "trainer.resolution is used"
 
 
+@pytest.mark.slow
 def test_what_a_loss_accumulates_is_the_same_on_every_process(train, stopped):
     options = ("model=plain_mlp", "loss._target_=tests.support.trainers.ScaledLoss", "trainer.processes=2")
     folder, whole = stopped(4, *options)
@@ -208,6 +211,7 @@ def test_a_reproduction_on_several_processes_splits_no_steps_that_ran_out_of_mem
     assert "steps that ran out of memory: 1 (at most 4 images) -> none" in differences
 
 
+@pytest.mark.slow
 def test_a_run_is_pruned_by_the_process_that_started_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     composed = compose_settings([*tiny("trainer.processes=2", "trainer.epochs=3"), "hydra.run.dir=run"])

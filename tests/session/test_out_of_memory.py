@@ -127,6 +127,7 @@ def test_the_state_is_saved_with_the_step_that_found_the_size(train, tmp_path, m
     assert saved == [1, 3]
 
 
+@pytest.mark.slow
 def test_finding_a_batch_size_does_not_split_what_does_not_fit(train, tmp_path, memory, monkeypatch):
     from resnet_cli.session.find import batch_size
 

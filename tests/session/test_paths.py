@@ -191,6 +191,7 @@ def test_a_sweep_over_paths_goes_on_with_each_in_a_new_place(train, project, els
     assert {record["epochs"] for record in records(project / "s").values()} == {3}
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_go_on_keeps_its_result(train, project, elsewhere):
     assert train("-m", *RUN, "data.root=images (1), ü", "seed=0", "hydra.sweep.dir=s", cwd=project)[0] == 0
     shutil.rmtree(project / "images (1), ü" / "train")

@@ -51,6 +51,7 @@ def test_a_run_is_continued_from_its_last_checkpoint_when_a_rank_dies(train, tmp
     assert "rank 1 was killed by SIGKILL; restart 1 of 1" in (tmp_path / "restarted" / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_warnings_of_other_ranks_are_in_the_log_with_their_number(train, tmp_path):
     assert train(*faulty(tmp_path, "warn"), *tiny("model=faulty", "hydra.run.dir=run"))[0] == 0
     lines = (tmp_path / "run" / "train.log").read_text().splitlines()

@@ -331,6 +331,7 @@ def test_a_sweep_that_reproduces_runs_goes_on_from_another_working_folder(train,
     assert [path.parent.name for path in tmp_path.glob("s/*/run.json")] == ["reproduce=a"]
 
 
+@pytest.mark.slow
 def test_weights_that_a_run_started_from_are_used_again(train, source):
     assert train(*tiny("model=resnet8", "init_from=a", "hydra.run.dir=b"))[0] == 0
     status, out, err = train("reproduce=b", "hydra.run.dir=c")

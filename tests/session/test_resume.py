@@ -525,6 +525,7 @@ def test_another_folder_beside_resume_is_refused(train, stopped, tmp_path):
     assert train("hydra.run.dir=./d/", "resume=d")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_its_validation_set_has_no_best_epoch_from_before(train, tmp_path):
     assert train(*tiny("model=plain_mlp", "trainer.epochs=2", "hydra.run.dir=d"))[0] == 0
     changes = ("trainer.epochs=3", "data.val_fraction=0", "resume_force=true")

@@ -68,6 +68,7 @@ def test_a_checkpoint_file_teaches_the_same_as_its_run(train, folder):
     assert_same_end(folder / "a", folder / "b")
 
 
+@pytest.mark.slow
 def test_weight_0_learns_from_the_labels_alone(train, folder):
     assert train(*tiny(*CNN, "hydra.run.dir=a"))[0] == 0
     assert train(*tiny(*CNN, "teacher=teacher", "distillation.weight=0", "hydra.run.dir=b"))[0] == 0

@@ -77,6 +77,7 @@ def test_the_choice_is_stored_and_a_resumed_run_keeps_it(train, tmp_path, monkey
     assert record_of(tmp_path / "a")["time_budget"] is None
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_that_starts_anew_keeps_the_choice_unless_its_config_differs(
     train, tmp_path, monkeypatch
 ):

@@ -71,6 +71,7 @@ def test_the_positions_of_a_transformer_are_interpolated_to_the_size_of_the_imag
     torch.testing.assert_close(found["pos_embed"], expected)
 
 
+@pytest.mark.slow
 def test_companions_take_such_a_run(train, published, tmp_path, capsys):
     from resnet_cli.commands import eval as evaluation
     from resnet_cli.commands import info, predict

@@ -80,7 +80,7 @@ def test_options_with_an_effect_are_not_named(train):
         ["seed.augment=4"],
         ["data.augment=null", "model=resnet8", "model.width=4", "model.stochastic_depth=0.1", "seed.augment=4"],
         ["trainer.deterministic=true", "trainer.shards=2", "trainer.sync_batch_norm=true"],
-        ["-m", "sweep.isolate=true", "seed=0"],
+        pytest.param(["-m", "sweep.isolate=true", "seed=0"], marks=pytest.mark.slow),
     ],
 )
 def test_an_option_with_an_effect_is_not_named(train, overrides):

@@ -83,6 +83,7 @@ def test_any_value_passes_through_the_grammars(value, monkeypatch):
     assert config.subdir == job_folder_name([f"data.root={value}", "seed=1"])
 
 
+@pytest.mark.slow
 def test_a_changed_value_still_names_the_jobs(train, own_net, tmp_path):
     assert train("-m", *own_net, "name='it is {0..9}'", "seed=0", "hydra.sweep.dir=s")[0] == 0
     before = folders(tmp_path / "s")

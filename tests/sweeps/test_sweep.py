@@ -200,6 +200,7 @@ def test_a_key_that_an_experiment_sweeps_is_not_changed_for_all_jobs(train, tmp_
     assert (tmp_path / "s/sweep.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_processes", [False, True])
 @pytest.mark.parametrize(("stops", "count"), [("true", 1), ("false", 2)])
 def test_stop_on_failure_holds_for_the_other_commands_of_the_sweep(
@@ -238,6 +239,7 @@ def test_a_stopped_sweep_launches_no_further_batch(train, tmp_path, monkeypatch)
     assert "error: 3 of 3 jobs did not finish" in err
 
 
+@pytest.mark.slow
 def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):
     (own_nets / "broken").write_text("exit")
     status, out, err = train(
@@ -267,6 +269,7 @@ def test_a_proof_in_a_sweep_leaves_no_jobs(train, tmp_path, monkeypatch):
     assert not list((tmp_path / "s").rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_before_it_has_a_folder_leaves_its_reason(train, tmp_path):
     arguments = tiny("data=image_folder", "data.root=nowhere", "hydra.sweep.dir=s")
     arguments = [
@@ -531,6 +534,7 @@ def test_a_sweep_finds_the_users_configs_from_elsewhere(train, tmp_path, typed):
         assert (status, err, out.count("already finished")) == (0, "", 2)
 
 
+@pytest.mark.slow
 def test_a_sweep_finds_the_users_classes_from_elsewhere_if_it_is_trusted(train, tmp_path, monkeypatch):
     def forget():
         sys.modules.pop("swept_nets", None)

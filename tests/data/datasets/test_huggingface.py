@@ -292,6 +292,7 @@ def test_importing_the_package_does_not_import_the_library():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_both_backends_alike_and_resumes(train, tmp_path):
     save(tmp_path / "x", train=table(24), test=table(6, 100))
     losses = []
@@ -315,6 +316,7 @@ def test_a_run_records_the_revision_of_its_data(train, tmp_path):
     assert json.loads((tmp_path / "d" / "run.json").read_text())["data_revision"] == COMMIT
 
 
+@pytest.mark.slow
 def test_a_run_reads_the_revision_again_that_it_was_trained_on(train, tmp_path, monkeypatch):
     keep_in_cache(tmp_path)
     asked, load_dataset = [], datasets.load_dataset

@@ -246,6 +246,7 @@ class TwoRanks(Ranks):
     size = 2
 
 
+@pytest.mark.slow
 def test_auto_counts_the_images_of_every_process_on_the_machine(folder, tmp_path_factory, monkeypatch):
     """With the cache, they share one file; on other machines, they are not counted."""
     cache = str(tmp_path_factory.mktemp("cache"))

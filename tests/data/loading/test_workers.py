@@ -91,6 +91,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="no SIGKILL")
 def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
     """Also while they wait to send a batch through a pipe that both hold open."""

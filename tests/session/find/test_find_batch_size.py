@@ -92,6 +92,7 @@ def test_on_a_cpu_the_fastest_size_is_printed_with_its_table(train, tmp_path, qu
     ]
 
 
+@pytest.mark.slow
 def test_notices_of_the_data_are_printed_once_and_a_batch_of_all_images_counts_as_such(train, tmp_path, quick):
     status, out, err = train(*tiny("find=batch_size", "data.count=20", "data.batch_size=64", "hydra.run.dir=found"))
     assert (status, err) == (0, "")
@@ -102,6 +103,7 @@ def test_notices_of_the_data_are_printed_once_and_a_batch_of_all_images_counts_a
     assert f" at {found['training_images']};" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["step", "evaluation"])
 def test_memory_counts_in_steps_and_in_the_evaluation(train, tmp_path, quick, monkeypatch, where):
     sizes = []
@@ -159,6 +161,7 @@ def test_sizes_are_tried_with_whole_images_and_with_all_that_ever_trains():
     assert batch_size.at_its_largest({"freeze": "stem"}) == {"freeze": "stem"}
 
 
+@pytest.mark.slow
 def test_the_search_takes_the_steps_of_the_largest_images(train, quick, monkeypatch):
     sizes = set()
     forward = CifarResNet.forward

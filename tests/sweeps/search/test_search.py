@@ -246,6 +246,7 @@ def test_a_pruned_job_stays_pruned_when_its_values_are_sampled_again(train, tmp_
     assert record["status"] == "pruned"
 
 
+@pytest.mark.slow
 def test_a_search_of_an_earlier_version_for_the_lowest_accuracy_goes_on(train, tmp_path, stub, monkeypatch):
     calls = stub(by_lr)
     with monkeypatch.context() as as_before:
@@ -255,6 +256,7 @@ def test_a_search_of_an_earlier_version_for_the_lowest_accuracy_goes_on(train, t
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_a_failing_trial_is_reported_and_counted(train, tmp_path, stub):
     def accuracy(settings, epoch):
         if len(calls) == 2:
@@ -305,6 +307,7 @@ def test_a_path_that_no_url_can_express_holds_a_search(train, tmp_path, stub):
     assert (place / "s" / "search.db").is_file()
 
 
+@pytest.mark.slow
 def test_a_pruned_run_has_its_best_and_no_test_result(train, tmp_path, monkeypatch):
     """With real training: the second trial is pruned after its first epoch."""
     prunes = iter([False, False, True])
@@ -339,6 +342,7 @@ def test_failed_jobs_of_a_search_leave_no_nets(train, tmp_path, monkeypatch):
     assert set(alive) == {"0"}
 
 
+@pytest.mark.slow
 def test_jobs_in_their_own_folders_report_to_the_search(train, tmp_path, stub, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where it is afterwards, since Hydra changes it
     stub(by_lr)

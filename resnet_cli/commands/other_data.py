@@ -104,7 +104,8 @@ def require_own_preparation(given: Sequence[tuple[str, str]]) -> None:
     """Raise an `InputError` for keys that prepare images otherwise than in training; one size alone fits the net."""
     keys = [key for key, _ in given if key in PREPARATION and key != "image_size"]
     if keys:
-        raise InputError(f"--data {keys[0]}: images are prepared as in training; --data says where they are now")
+        place = "--data says where the run's images are now"
+        raise InputError(f"--data {keys[0]}: images are prepared as in training; {place}")
 
 
 def as_own_images(trained: "TrainedRun", given: Sequence[tuple[str, str]], split: str | None) -> "TrainedRun | None":

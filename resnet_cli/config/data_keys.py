@@ -10,10 +10,8 @@ DECODING = ("image_size", "resize", "interpolation", "mode", "background", "rang
 PREPARATION = (*DECODING, "eval_crop")
 # Keys that say how images are read, on which neither the images nor their splits depend.
 HOW_READ = ("workers", "worker_timeout", "backend", "cache", "eval_batch_size", "batch_size", "download", "verify")
-# Keys that change neither the set of training images nor their pixels.
-KEYS_BESIDE_IMAGES = (
-    "batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache",
-)  # fmt: skip
+# With those that say how images are drawn and augmented: neither the training images nor their pixels depend on these.
+HOW_USED = (*HOW_READ, "augment", "sampler")
 
 _NAMES = ("data", "name", "subset")  # keys that name a data set, beside the paths
 _OTHER_PATHS = ("cache", "splits")  # paths at which there are no images

@@ -161,7 +161,8 @@ def describe(annotation: Any) -> str:
             return "a list"
         return "a list of " + PLURAL.get(arguments[0], f"({describe(arguments[0])})")
     if annotation in (dict, Mapping) or origin in (dict, Mapping):
-        return "a mapping" + (f" to {describe(arguments[1])}" if arguments and arguments[1] is not Any else "")
+        inner = describe(arguments[1]) if arguments and arguments[1] is not Any else ""
+        return "a mapping" + (f" to ({inner})" if " or " in inner else f" to {inner}" if inner else "")
     return "a node with _target_"
 
 

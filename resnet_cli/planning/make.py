@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from resnet_cli.config.counts import counted
-from resnet_cli.config.data_keys import KEYS_BESIDE_IMAGES
+from resnet_cli.config.data_keys import HOW_USED
 from resnet_cli.config.durations import parse_seconds
 from resnet_cli.config.messages import naming
 from resnet_cli.config.run_config import Node
@@ -166,7 +166,7 @@ class _Measurer:
         is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
         self.validates = "val" in parts.samples
         self.holds_out = not is_given and self.validates and parts.samples["val"].split is split
-        reading = {key: value for key, value in self.node.items() if key not in KEYS_BESIDE_IMAGES}
+        reading = {key: value for key, value in self.node.items() if key not in HOW_USED}
         reads_all = reads_all_images(self.node, parts, self.machine.device)  # else the facts may be those of a sample
         identity = [FORMAT, fingerprint_split(split, chosen), reading, *([] if reads_all else ["sample"])]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]

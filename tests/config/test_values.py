@@ -44,6 +44,7 @@ def test_fits(value, annotation, expected):
         (tuple[float, float], "a list of 2: a number, a number"),
         (Opaque | Mapping[str, Opaque | None], "a node with _target_"),
         (Sequence[Opaque], "a list of (a node with _target_)"),
+        (Mapping[str, str | None] | None, "a mapping to (text or null) or null"),
     ],
 )
 def test_describe(annotation, words):

@@ -22,7 +22,7 @@ from resnet_cli.commands.train.plan_overrides import (
     without_plan,
 )
 from resnet_cli.commands.train.stored_plans import find_plan
-from resnet_cli.config.data_keys import HOW_READ, KEYS_BESIDE_IMAGES
+from resnet_cli.config.data_keys import HOW_USED
 from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import config_dir
 from resnet_cli.config.values import format_value
@@ -43,7 +43,7 @@ from resnet_cli.sweeps.hydra_config import LOCAL_LAUNCHERS
 
 LEVELS = ("quick", "good", "best")
 # Keys of data that a planned sweep may vary.
-SWEPT = (*KEYS_BESIDE_IMAGES, "fold", "split_seed", "val_fraction", "drop_last", "eval_crop")
+SWEPT = (*HOW_USED, "fold", "split_seed", "val_fraction", "drop_last", "eval_crop")
 KEYS_OF_SWEEPS = (SEARCH_PATH, "hydra.sweep.dir", "hydra/launcher", "hydra/sweeper", PARAMS)
 
 
@@ -150,7 +150,7 @@ def _varies_data(override: Override, overrides: Sequence[Override], options: Seq
     if parts or group in (*CONFIG_GROUPS, "logger", "plan") or not option_names(group, options):
         return False
     nodes = [composed.settings["data"] for composed in compose_each(override, overrides, options)]
-    data = [{key: value for key, value in node.items() if key not in (*SWEPT, *HOW_READ)} for node in nodes]
+    data = [{key: value for key, value in node.items() if key not in SWEPT} for node in nodes]
     return any(other != data[0] for other in data)
 
 

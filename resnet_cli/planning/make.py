@@ -229,7 +229,7 @@ class _Measurer:
         parts = parts_of_batch(self.settings["trainer"], self.machine.device)
         name = f"{json.dumps(net, sort_keys=True)} {side}, {batch_size}" + (f" in {parts} parts" if parts > 1 else "")
         rates = self.rates
-        if not rates.get(name):
+        if not rates.get(name):  # 0 is measured again: another process may have taken the memory
             budget = parse_seconds(self.settings["trainer"].get("time_budget"))
             # Without groups, whose patterns may name parameters of another net.
             optimizer = {key: value for key, value in settings["optimizer"].items() if key != "groups"}
@@ -242,8 +242,6 @@ class _Measurer:
                     batch_size=batch_size, device=self.machine.device, precision=self.machine.precision,
                     seconds=MOST_SECONDS if budget is None else min(MOST_SECONDS, budget / 100),
                 )  # fmt: skip
-            if rate == 0:  # not remembered: another process may have taken the memory
-                return 0.0
             rates[name] = round(rate, 1)
             self._save()
         if self.settings.get("teacher") is None:
